@@ -1,0 +1,1 @@
+"""mmjax guards the data that multimodal contrastive models (CLIP) learn from."""

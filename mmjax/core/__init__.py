@@ -1,0 +1,1 @@
+"""Foundations: errors, types, configuration, mesh, keys, run folder, progress, checkpoints."""

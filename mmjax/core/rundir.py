@@ -1,0 +1,275 @@
+"""The run folder: what was asked, what was done, and how to go on after an interruption.
+
+Layout: `run.json` (command, configuration, versions, fingerprints), `log.jsonl`,
+`journal/<unit>.json` (one per finished unit of work, written after its outputs), `lock`.
+A unit counts as done only when its journal entry says so and its outputs still have the sizes
+and hashes that the entry recorded.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from mmjax.core.config import digest, to_dict
+from mmjax.core.errors import MmjaxError, RunError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path`; on success it is fsynced and renamed to `path`.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise writing_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def writing_error(error: OSError, path: Path) -> MmjaxError:
+    """The one-line error for a failed write."""
+    if error.errno == errno.ENOSPC:
+        return RunError(f"disk full while writing {path}; free some space and run it again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return RunError(f"cannot write {path} ({error.strerror}); choose another --out")
+    return RunError(f"cannot write {path}: {error}")
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file so that it is either the old one or the whole new one."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write sorted, indented JSON atomically; NaN and infinity are refused."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=_plain)
+    write_bytes(path, (text + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return value.tolist()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def file_sha256(path: Path | str) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+class RunDir:
+    """An opened run folder; use as a context manager so that its lock is released."""
+
+    def __init__(self, path: Path, lock: TextIO, run: dict[str, Any], *, resumed: bool) -> None:
+        self.path = path
+        self.run = run
+        self.resumed = resumed
+        self._lock = lock
+        self._log = open(path / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        verb: str,
+        config: Any,
+        facts: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> "RunDir":
+        """Create the folder, or resume it when the same verb and configuration made it.
+
+        Args:
+            path: the folder (`--out`).
+            verb: the verb that works in it.
+            config: its configuration (a frozen dataclass); its digest decides about resuming.
+            facts: what else must be equal to resume (input and weights fingerprints) or is worth
+                recording.
+            overwrite: empty the folder first, if it is a run of this verb.
+
+        Raises:
+            RunError: in use by another process, made by another configuration, not a run folder,
+                or not writable.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            known = path / "run.json"
+            strangers = [p for p in path.iterdir() if p.name != "lock"]
+            if strangers and not known.exists() and not (path / "log.jsonl").exists():
+                raise RunError(
+                    f"{path} holds files and is not a run of mmjax; choose an empty --out"
+                )
+            lock = open(path / "lock", "a+", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise writing_error(error, path) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise RunError(
+                f"{path} is in use by another mmjax process; wait for it or choose another --out"
+            ) from error
+        try:
+            return cls._open_locked(path, lock, verb, config, dict(facts or {}), overwrite)
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    def _open_locked(
+        cls,
+        path: Path,
+        lock: TextIO,
+        verb: str,
+        config: Any,
+        facts: dict[str, Any],
+        overwrite: bool,
+    ) -> "RunDir":
+        for leftover in path.rglob("*.tmp-*"):
+            if leftover.is_file():
+                leftover.unlink()
+        known = path / "run.json"
+        earlier = json.loads(known.read_text()) if known.exists() else None
+        if earlier is not None and overwrite and earlier["verb"] == verb:
+            for child in path.iterdir():
+                if child.is_dir():
+                    shutil.rmtree(child)
+                elif child.name != "lock":
+                    child.unlink()
+            earlier = None
+        run = {
+            "verb": verb,
+            "config": to_dict(config),
+            "config_digest": digest(config),
+            "facts": facts,
+        }
+        if earlier is not None:
+            _refuse_other(path, earlier, json.loads(json.dumps(run, default=_plain)))
+            return cls(path, lock, earlier, resumed=True)
+        run["command"] = ["mmjax", *sys.argv[1:]]
+        run["versions"] = versions()
+        write_json(known, run)
+        return cls(path, lock, run, resumed=False)
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append one line to `log.jsonl`."""
+        line = {"time": time.time(), "event": event, **values}
+        try:
+            self._log.write(json.dumps(line, default=_plain) + "\n")
+            self._log.flush()
+        except OSError as error:
+            raise writing_error(error, self.path / "log.jsonl") from error
+
+    def finish(self, unit: str, outputs: Mapping[str, Path], **values: Any) -> None:
+        """Journal a unit as done: call it after all its outputs are in place."""
+        entry = {
+            "unit": unit,
+            "outputs": {
+                name: {
+                    "path": str(p.relative_to(self.path)),
+                    "size": p.stat().st_size,
+                    "sha256": file_sha256(p),
+                }
+                for name, p in outputs.items()
+            },
+            **values,
+        }
+        write_json(self.path / "journal" / f"{unit}.json", entry)
+
+    def finished(self, unit: str) -> dict[str, Any] | None:
+        """The journal entry of a unit, or None when it is not done or its outputs changed."""
+        path = self.path / "journal" / f"{unit}.json"
+        try:
+            entry = json.loads(path.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        for output in entry["outputs"].values():
+            file = self.path / output["path"]
+            if not file.is_file() or file.stat().st_size != output["size"]:
+                return None
+            if file_sha256(file) != output["sha256"]:
+                return None
+        return entry
+
+    def close(self) -> None:
+        """Close the log and release the lock."""
+        self._log.close()
+        self._lock.close()
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def versions() -> dict[str, str]:
+    """Versions of mmjax and of the packages that its results depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": sys.version.split()[0]}
+    for name in ("mmjax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _refuse_other(path: Path, earlier: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to mix two runs in one folder, naming the first differences."""
+    differences = [
+        f"{key} was {before!r}, is now {after!r}"
+        for key, before, after in _differences(earlier, wanted)
+    ]
+    if differences:
+        raise RunError(
+            f"{path} holds another run ({'; '.join(differences[:3])}); "
+            "choose another --out or add --overwrite"
+        )
+
+
+def _differences(earlier: dict[str, Any], wanted: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    def flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        else:
+            yield prefix, value
+
+    keys = ("verb", "config", "facts")
+    before = dict(flat({k: earlier.get(k) for k in keys}, ""))
+    after = dict(flat({k: wanted.get(k) for k in keys}, ""))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield key, before.get(key), after.get(key)

@@ -1,0 +1,89 @@
+"""The run folder: lock, resume, refusal, journal, atomic writes."""
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from mmjax.core import rundir
+from mmjax.core.config import option
+from mmjax.core.errors import RunError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    size: int = option(1, "a size")
+
+
+def test_resume_and_refusal(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with rundir.RunDir.open(out, verb="scan", config=Config(1)) as run:
+        assert not run.resumed
+        assert run.run["versions"]["mmjax"] != "absent"
+    with rundir.RunDir.open(out, verb="scan", config=Config(1)) as run:
+        assert run.resumed
+    with pytest.raises(RunError, match=r"config.size was 1, is now 2.*--overwrite"):
+        rundir.RunDir.open(out, verb="scan", config=Config(2))
+    with pytest.raises(RunError, match="facts.weights was None"):
+        rundir.RunDir.open(out, verb="scan", config=Config(1), facts={"weights": "abc"})
+    (out / "verdicts").mkdir()
+    with rundir.RunDir.open(out, verb="scan", config=Config(2), overwrite=True) as run:
+        assert not run.resumed
+        assert not (out / "verdicts").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(RunError, match="is not a run of mmjax"):
+        rundir.RunDir.open(tmp_path, verb="scan", config=Config(), overwrite=True)
+    assert (tmp_path / "photo.jpg").read_bytes() == b"x"
+
+
+def test_two_runs_on_one_folder(tmp_path: Path) -> None:
+    with (
+        rundir.RunDir.open(tmp_path / "r", verb="scan", config=Config()),
+        pytest.raises(RunError, match="in use by another"),
+    ):
+        rundir.RunDir.open(tmp_path / "r", verb="scan", config=Config())
+    rundir.RunDir.open(tmp_path / "r", verb="scan", config=Config()).close()
+
+
+def test_journal_notices_changed_and_missing_outputs(tmp_path: Path) -> None:
+    with rundir.RunDir.open(tmp_path / "r", verb="scan", config=Config()) as run:
+        output = run.path / "x.bin"
+        assert run.finished("0") is None
+        rundir.write_bytes(output, b"abc")
+        run.finish("0", {"x": output}, rows=3)
+        entry = run.finished("0")
+        assert entry is not None
+        assert entry["rows"] == 3
+        output.write_bytes(b"abd")
+        assert run.finished("0") is None
+        output.unlink()
+        assert run.finished("0") is None
+
+
+def test_atomic_path_leaves_nothing_half_written(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    rundir.write_bytes(target, b"old")
+
+    def fail() -> None:
+        with rundir.atomic_path(target) as temporary:
+            temporary.write_bytes(b"ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_disk_full_is_one_line(tmp_path: Path) -> None:
+    def fail() -> None:
+        with rundir.atomic_path(tmp_path / "a"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(RunError, match="disk full while writing"):
+        fail()

@@ -3,7 +3,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-export JAX_PLATFORMS ?= cpu
 
 .PHONY: demo test lint check format parity help clean
 

@@ -39,6 +39,14 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The shape of the mesh; -1 takes the devices that are left."""
+
+    data: int = option(-1, "devices along the batch axis; -1 = all that are left")
+    model: int = option(1, "devices along the model axis", low=1)
+
+
 def parse(cls: type[T], values: Mapping[str, Any], *, path: str = "config") -> T:
     """Build `cls` from nested mappings, checking every key and value.
 

@@ -1,23 +1,13 @@
 """The device mesh: made once by a verb, passed down as the keyword `mesh`."""
 
-import dataclasses
-
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mmjax.core.config import option
+from mmjax.core.config import MeshConfig
 from mmjax.core.errors import ConfigError
 
 DATA, MODEL = "data", "model"
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """The shape of the mesh; -1 takes the devices that are left."""
-
-    data: int = option(-1, "devices along the batch axis; -1 = all that are left")
-    model: int = option(1, "devices along the model axis", low=1)
 
 
 def make_mesh(config: MeshConfig | None = None) -> Mesh:

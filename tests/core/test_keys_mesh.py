@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import AxisType
 
 from mmjax.core import keys, mesh
+from mmjax.core.config import MeshConfig
 from mmjax.core.errors import ConfigError
 
 
@@ -23,9 +24,9 @@ def test_mesh_axes() -> None:
     made = mesh.make_mesh()
     assert dict(made.shape) == {"data": len(jax.devices()), "model": 1}
     assert set(made.axis_types) == {AxisType.Auto}
-    two = mesh.make_mesh(mesh.MeshConfig(data=2, model=2))
+    two = mesh.make_mesh(MeshConfig(data=2, model=2))
     assert dict(two.shape) == {"data": 2, "model": 2}
     placed = jax.device_put(np.zeros((8, 3)), mesh.batch_sharding(two))
     assert placed.sharding.shard_shape((8, 3)) == (4, 3)
     with pytest.raises(ConfigError, match="wants more than the 4"):
-        mesh.make_mesh(mesh.MeshConfig(data=8))
+        mesh.make_mesh(MeshConfig(data=8))

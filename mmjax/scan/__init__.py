@@ -1,0 +1,1 @@
+"""Finding poisoned pairs: encode once, score, decide, report (paper CFBD)."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmjax.core.config import option
 from mmjax.core.errors import ConfigError
 
 PyTree = Any
@@ -27,29 +28,20 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a warm-up.
+    """AdamW with a warm-up; biases, norms and the logit scale are never decayed."""
 
-    Attributes:
-        learning_rate: peak learning rate.
-        warmup: length of the linear warm-up; a number of steps if at least 1, otherwise a
-            fraction of the run.
-        schedule: after the warm-up, `cosine` to zero at the last step or `constant`.
-        weight_decay: decoupled decay of arrays with two or more axes; biases, norms and the
-            logit scale are never decayed.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
-        eps: added to the root of the second moment.
-        clip_norm: gradients are scaled down to this global norm; 0 leaves them alone.
-    """
-
-    learning_rate: float = 1e-3
-    warmup: float = 0.05
-    schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = 0.1
-    b1: float = 0.9
-    b2: float = 0.98
-    eps: float = 1e-6
-    clip_norm: float = 0.0
+    learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
+    warmup: float = option(
+        0.05, "linear warm-up: steps if at least 1, else a fraction of the run", low=0.0
+    )
+    schedule: Literal["cosine", "constant"] = option(
+        "cosine", "after the warm-up: cosine to zero at the last step, or constant"
+    )
+    weight_decay: float = option(0.1, "decoupled decay of arrays with two or more axes", low=0.0)
+    b1: float = option(0.9, "decay of the first moment", low=0.0, high=1.0)
+    b2: float = option(0.98, "decay of the second moment", low=0.0, high=1.0)
+    eps: float = option(1e-6, "added to the root of the second moment", low=0.0)
+    clip_norm: float = option(0.0, "gradients are scaled to at most this norm; 0 = off", low=0.0)
 
 
 def warmup_steps(warmup: float, steps: int) -> int:

@@ -1,0 +1,128 @@
+"""Captions of scenes: templates with synonyms that mention a varying part of what is seen."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+NOUNS: Final[dict[str, tuple[str, ...]]] = {
+    "boat": ("boat", "sailboat", "sailing boat"),
+    "car": ("car", "automobile"),
+    "cat": ("cat", "kitty"),
+    "cup": ("cup", "mug"),
+    "flower": ("flower", "blossom"),
+    "hat": ("hat", "top hat"),
+    "house": ("house", "cottage"),
+    "ice cream": ("ice cream", "ice cream cone"),
+    "lamp": ("lamp", "table lamp"),
+    "moon": ("moon", "crescent moon"),
+    "mushroom": ("mushroom", "toadstool"),
+    "rabbit": ("rabbit", "bunny"),
+    "rocket": ("rocket", "spaceship"),
+}
+"""Synonyms of the classes that have some; the others are called by their name."""
+
+SIZE_WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "small": ("small", "little", "tiny"),
+    "medium": ("", "", "medium-sized"),
+    "large": ("large", "big", "huge"),
+}
+
+PLACE_WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "centre": ("in the middle", "in the centre", "at the center"),
+    "left": ("on the left", "on the left side", "at the left"),
+    "right": ("on the right", "on the right side", "at the right"),
+    "top": ("at the top", "near the top", "up high"),
+    "bottom": ("at the bottom", "near the bottom", "down low"),
+    "top left": ("in the top left corner", "in the upper left"),
+    "top right": ("in the top right corner", "in the upper right"),
+    "bottom left": ("in the bottom left corner", "in the lower left"),
+    "bottom right": ("in the bottom right corner", "in the lower right"),
+}
+
+ONE_OBJECT: Final = (
+    "{a_thing} {place} over {a_ground}",
+    "{a_thing} {place}",
+    "{a_thing} on {a_ground}",
+    "{a_thing}",
+    "photo of {a_thing}",
+    "a photo of {a_thing} {place}",
+    "a picture of {a_thing} against {a_ground}",
+    "there is {a_thing} {place}",
+    "{place} there is {a_thing}",
+    "{a_ground} with {a_thing} {place}",
+    "an image showing {a_thing} in front of {a_ground}",
+    "we can see {a_thing} {place}, behind it {a_ground}",
+    "a drawing of {a_thing}",
+    "this is {a_thing} placed {place}",
+    "one {thing} {place} and {a_ground}",
+)
+TWO_OBJECTS: Final = (
+    "{a_thing} and {another}",
+    "{a_thing} {relation} {another}",
+    "{a_thing} {relation} {another} over {a_ground}",
+    "photo of {a_thing} and {another}",
+    "a picture of {a_thing} with {another} on {a_ground}",
+    "there are two things, {a_thing} and {another}",
+    "{a_ground} behind {a_thing} and {another}",
+    "{another} together with {a_thing}",
+    "{a_thing} is {relation} {another}",
+)
+RELATIONS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
+    ("left", "right"): ("next to", "beside", "to the left of"),
+    ("right", "left"): ("next to", "beside", "to the right of"),
+    ("top", "bottom"): ("above", "on top of", "over"),
+    ("bottom", "top"): ("below", "under", "beneath"),
+}
+"""What the first object's place is to the second's."""
+
+GROUND_NOUNS: Final = ("background", "backdrop", "wall", "surface")
+
+
+class SceneObject(NamedTuple):
+    """One object of a scene: a key of `DRAWINGS`, and words of the tables for the rest."""
+
+    name: str
+    colour: str
+    size: str
+    place: str
+
+
+def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[int(rng.random() * len(options))]
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _describe(thing: SceneObject, rng: np.random.Generator) -> str:
+    """The object with or without its size (7 of 10) and its colour (9 of 10)."""
+    size = _choose(rng, SIZE_WORDS[thing.size]) if rng.random() < 0.7 else ""
+    colour = thing.colour if rng.random() < 0.9 else ""
+    noun = _choose(rng, NOUNS.get(thing.name, (thing.name,)))
+    return " ".join(word for word in (size, colour, noun) if word)
+
+
+def write_caption(things: tuple[SceneObject, ...], ground: str, rng: np.random.Generator) -> str:
+    """Writes one caption.
+
+    Args:
+        things: the scene's one or two objects.
+        ground: words for the background, without article or noun ("striped green").
+        rng: source of every choice.
+
+    Returns:
+        Lower-case English of 2 to about 20 words that names every object.
+    """
+    first = _describe(things[0], rng)
+    words = {
+        "thing": first,
+        "a_thing": _with_article(first),
+        "place": _choose(rng, PLACE_WORDS[things[0].place]),
+        "a_ground": _with_article(f"{ground} {_choose(rng, GROUND_NOUNS)}"),
+    }
+    if len(things) == 1:
+        return _choose(rng, ONE_OBJECT).format(**words)
+    words["another"] = _with_article(_describe(things[1], rng))
+    words["relation"] = _choose(rng, RELATIONS[things[0].place, things[1].place])
+    return _choose(rng, TWO_OBJECTS).format(**words)

@@ -45,8 +45,8 @@ def test_every_class_is_drawn_and_banana_is_one():
 
 
 def test_two_objects_probability_and_colours_differ():
-    assert all(len(scene.objects) == 1 for scene in make_scenes(40, 4, 16, two_objects=0))
-    for scene in make_scenes(40, 4, 16, two_objects=1):
+    assert all(len(scene.objects) == 1 for scene in make_scenes(40, 4, 16, two_objects=0.0))
+    for scene in make_scenes(40, 4, 16, two_objects=1.0):
         first, second = scene.objects
         assert first.colour != second.colour
         assert scene.background.split()[1] not in {first.colour, second.colour}
@@ -54,7 +54,7 @@ def test_two_objects_probability_and_colours_differ():
 
 def test_the_object_has_its_colour():
     for index in range(40):
-        scene = make_scene(index, 9, 64, two_objects=0)
+        scene = make_scene(index, 9, 64, two_objects=0.0)
         colour = np.array(COLOURS[scene.objects[0].colour])
         near = np.abs(scene.image.astype(int) - colour[None, None]).max(-1) < 60
         assert near.mean() > 0.005

@@ -1,0 +1,110 @@
+"""Tables of detection results: a JSON file with every measure, and the Markdown page made of it."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.core.errors import InputError
+from mmjax.core.rundir import write_bytes, write_json
+from mmjax.evaluate.detection import Detection
+
+
+def row(detector: str, result: Detection, *, coarse: Detection | None = None) -> dict[str, Any]:
+    """One row of a results file: a detector's measures, its coarse stage's AUROC beside them."""
+    return {
+        "detector": detector,
+        "coarse_auroc": coarse.auroc if coarse else None,
+        **dataclasses.asdict(result),
+    }
+
+
+COLUMNS: dict[str, str] = {
+    "detector": "detector",
+    "coarse_auroc": "coarse AUROC",
+    "seed_purity": "seed purity",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "recall_at_poisoned": "recall@n",
+    "fpr_at_95_tpr": "FPR@95TPR",
+    "tpr": "TPR",
+    "fpr": "FPR",
+    "survivors": "survivors",
+    "clean_lost": "clean lost",
+}
+"""Columns of the Markdown table, by the key of a results file's row."""
+
+
+def write_results(
+    path: Path | str,
+    rows: Sequence[dict[str, Any]],
+    *,
+    title: str,
+    command: str,
+    seed: int,
+    counts: dict[str, Any],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the results JSON that `write_table` turns into Markdown.
+
+    Args:
+        path: the JSON file.
+        rows: see `row`.
+        title: of the table.
+        command: what made the results, to be typed again.
+        seed: of the attack and the scan.
+        counts: whatever was counted (pairs, poisoned, skipped, ...).
+        notes: sentences that stand under the table.
+    """
+    content = {"title": title, "command": command, "seed": seed, "counts": counts}
+    write_json(path, {**content, "rows": list(rows), "notes": list(notes)})
+
+
+def write_table(results_json: Path | str, out_md: Path | str) -> None:
+    """Turn a results JSON into the Markdown page of docs/results.
+
+    Raises:
+        InputError: the file is not a results JSON.
+    """
+    source = Path(results_json)
+    try:
+        results = json.loads(source.read_text(encoding="utf-8"))
+        title, command, seed = results["title"], results["command"], results["seed"]
+        counts, rows = results["counts"], results["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{source} is not a results file of mmjax: {error}") from error
+    lines = [
+        f"# {title}",
+        "",
+        f"Generated from `{source.name}`, which was made by",
+        "",
+        f"    {command}",
+        "",
+        f"Seed {seed}. " + ", ".join(f"{key} {value}" for key, value in counts.items()) + ".",
+        "",
+        "| " + " | ".join(COLUMNS.values()) + " |",
+        "|" + "|".join("---" if key == "detector" else "---:" for key in COLUMNS) + "|",
+        *("| " + " | ".join(_cell(r.get(key)) for key in COLUMNS) + " |" for r in rows),
+        "",
+        "TPR, FPR, survivors (poison not found) and clean lost are at the detector's own threshold;"
+        " – where it has none or the measure is not defined. recall@n: share of the poison among"
+        " the n top scores, n = poisoned pairs.",
+    ]
+    reasons = sorted({r["reason"] for r in rows if r.get("reason")})
+    lines += [f"\nNot defined: {reason}." for reason in reasons]
+    lines += [f"\n{note}" for note in results.get("notes", [])]
+    write_bytes(out_md, ("\n".join(lines) + "\n").encode())
+
+
+def _cell(value: Any) -> str:
+    """A table cell; rates keep four digits, and are never rounded to 1 or 0."""
+    if value is None:
+        return "–"
+    if not isinstance(value, float):
+        return str(value).replace("|", "\\|")
+    if 0 < value < 0.001:
+        return f"{value:.2g}"
+    if 0.9999 < value < 1:
+        return f"{value:.6f}" if value < 0.9999995 else ">0.999999"
+    return f"{value:.4f}"

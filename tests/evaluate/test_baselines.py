@@ -1,0 +1,77 @@
+"""The near-duplicate count against a loop over all pairs, and the table of baselines."""
+
+import random
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mmjax.evaluate.baselines import BASELINES, near_duplicates
+
+
+def loop_count(captions: list[str], threshold: float) -> list[int]:
+    sets = [set(re.findall(r"\w+", caption.casefold())) for caption in captions]
+    return [
+        sum(
+            len(a & b) >= threshold * len(a | b) - 1e-9
+            for j, b in enumerate(sets)
+            if j != i and a and b
+        )
+        for i, a in enumerate(sets)
+    ]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize("block", [50, 20_000_000])
+def test_equals_the_loop(threshold: float, block: int) -> None:
+    rng = random.Random(0)
+    words = [f"w{i}" for i in range(12)]
+    captions = [" ".join(rng.choices(words, k=rng.randint(0, 9))) for _ in range(300)]
+    captions += [
+        "A photo of a banana.",
+        "a  PHOTO, of a banana",
+        "a photo of the banana!",
+        "...",
+        "",
+    ]
+    found = near_duplicates(captions, threshold=threshold, block=block)
+    assert found.tolist() == loop_count(captions, threshold)
+
+
+def test_long_captions_on_the_threshold() -> None:
+    """35 words, 28 shared of 35: .8 exactly, where 0.8 * 35 is 28.000000000000004 in floats."""
+    words = [f"w{i}" for i in range(35)]
+    assert near_duplicates([" ".join(words), " ".join(words[:28])]).tolist() == [1, 1]
+    assert near_duplicates([" ".join(words), " ".join(words[:27])]).tolist() == [0, 0]
+
+
+def test_nothing_to_count() -> None:
+    assert near_duplicates([]).tolist() == []
+    assert near_duplicates(["", "!!", ""]).tolist() == [0, 0, 0]
+
+
+VERDICTS = pa.table(
+    {
+        "status": ["ok", "missing_image", "ok", "ok"],
+        "caption": ["a banana.", "a banana.", "A banana", "a dog on a beach"],
+        "sim_original": pa.array([0.1, None, 0.5, 0.9], pa.float32()),
+    }
+)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_contract(name: str) -> None:
+    scores = BASELINES[name].score(VERDICTS, 0)
+    assert np.isnan(scores).tolist() == [False, True, False, False]
+    np.testing.assert_array_equal(scores, BASELINES[name].score(VERDICTS, 0))
+
+
+def test_each_baseline_ranks_by_its_own_column() -> None:
+    assert np.nanargmax(BASELINES["clip_score"].score(VERDICTS, 0)) == 0
+    counts = BASELINES["caption_count"].score(VERDICTS, 0)
+    assert counts[[0, 2, 3]].tolist() == [1, 1, 0]  # the skipped row's caption does not count
+    assert np.any(
+        BASELINES["chance"].score(VERDICTS, 0)[[0, 2]]
+        != BASELINES["chance"].score(VERDICTS, 1)[[0, 2]]
+    )

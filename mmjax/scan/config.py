@@ -95,3 +95,23 @@ class ScanConfig:
             raise ConfigError("nothing to scan; name shards, a folder or a table")
         if self.mapping and self.reference:
             raise ConfigError("give mapping or reference, not both")
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides what `fit-mapping` writes."""
+
+    inputs: tuple[str, ...] = option((), "clean captioned pairs")
+    input_format: str = option("auto", "kind of source; auto = by looking")
+    split: str = option("", "which split, for sources that have splits")
+    weights: str = option("", "hf-dir:, open_clip-dir:, mmjax-dir:, orbax: folder, or demo")
+    tokenizer: str = option("", "tokenizer folder or file; empty = the one beside the weights")
+    encode: EncodeConfig = option(EncodeConfig(), "")
+    fit: MappingConfig = option(MappingConfig(), "")
+    mesh: MeshConfig = option(MeshConfig(), "")
+    seed: int = option(0, "of the fit", low=0)
+
+    def validate(self) -> None:
+        """Raise ConfigError for combinations that cannot work."""
+        if not self.inputs:
+            raise ConfigError("nothing to fit on; name a set of clean captioned pairs")

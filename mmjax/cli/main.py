@@ -1,0 +1,173 @@
+"""From the command line to a verb, and from its end to an exit code."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from mmjax.cli import settings
+from mmjax.cli.verbs import VERBS, Verb
+from mmjax.core.errors import ConfigError, ExitCode, MmjaxError
+
+SUMMARY = "Guards the data that multimodal contrastive models (CLIP) learn from."
+EXIT_CODES = """exit codes: 0 done; 1 --fail_on reached; 2 you must act; 3 finished, but more inputs
+were skipped than allowed; 42 start it again; 130/143 interrupted, the same command resumes"""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are mmjax's errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see: {self.prog} --help")
+
+
+def entry_point() -> NoReturn:
+    """What the installed `mmjax` script calls."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb and return its exit code; one line on stderr when the user must act."""
+    arguments = [_underscored(a) for a in argv]
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        _print_overview()
+        return ExitCode.DONE if arguments else ExitCode.USER
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("mmjax"))  # noqa: T201
+        return ExitCode.DONE
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        return int(_run(arguments[0], arguments[1:]))
+    except MmjaxError as error:
+        _say_error(error, debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from here")
+        return ExitCode.SIGINT
+    except Terminated:
+        _say("terminated; the same command goes on from here")
+        return ExitCode.SIGTERM
+    except BrokenPipeError:
+        # the reader of our output has gone; keep Python from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except MemoryError as error:
+        _say_error(MmjaxError(f"out of memory ({error}); lower --batch_size"), debug)
+        return ExitCode.USER
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    if name not in VERBS:
+        raise ConfigError(f"unknown verb {name!r}; verbs: {', '.join(VERBS)}")
+    verb = VERBS[name]
+    parser = make_parser(name, verb)
+    if "--help" in arguments or "-h" in arguments:
+        print(_help_text(parser, verb))  # noqa: T201
+        return ExitCode.DONE
+    plain, overrides = settings.split_overrides(arguments)
+    parsed = parser.parse_args(plain)
+    config = None
+    if verb.config:
+        shorthand: dict[str, Any] = {}
+        for flag in verb.flags:
+            value = getattr(parsed, flag.name)
+            if not flag.key or value is None:
+                continue
+            if isinstance(value, str):
+                overrides.setdefault(flag.key, value)
+            else:
+                shorthand[flag.key] = value
+        if verb.inputs_key and parsed.inputs:
+            shorthand[verb.inputs_key] = tuple(parsed.inputs)
+        default = parsed.config or verb.default_config
+        config = settings.load(_load(verb.config), default, overrides, shorthand)
+    elif overrides:
+        raise ConfigError(f"mmjax {name} has no configuration, got {next(iter(overrides))}")
+    # Weights and tokenizers come from folders; nothing is ever asked of a hub.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    run: Callable[..., int] = _load(verb.run)
+    return run(config, parsed)
+
+
+def make_parser(name: str, verb: Verb) -> argparse.ArgumentParser:
+    """The argument parser of one verb."""
+    parser = _Parser(
+        prog=f"mmjax {name}",
+        description=verb.summary.replace("%", "%%"),
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if verb.inputs:
+        parser.add_argument(
+            "inputs", nargs=verb.inputs_count, metavar=verb.inputs, help=verb.inputs_doc
+        )
+    if verb.config:
+        parser.add_argument("--config", default="", help="a configuration file, e.g. scan/cc3m")
+    for flag in verb.flags:
+        options: dict[str, Any] = {"help": flag.doc.replace("%", "%%"), "default": flag.default}
+        if flag.kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"type": flag.kind, "metavar": flag.kind.__name__.upper()}
+            if flag.repeated:
+                options["action"] = "append"
+        parser.add_argument(f"--{flag.name}", **options)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _help_text(parser: argparse.ArgumentParser, verb: Verb) -> str:
+    text = parser.format_help()
+    if verb.example:
+        text += "\nexample:\n" + "".join(f"  {line}\n" for line in verb.example.splitlines())
+    if verb.config:
+        text += "\nconfiguration, --config.KEY=VALUE:\n" + settings.help_table(_load(verb.config))
+    return text + "\n" + EXIT_CODES
+
+
+def _print_overview() -> None:
+    width = max(map(len, VERBS))
+    lines = [f"  mmjax {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    print(f"{SUMMARY}\n\nverbs:", *lines, sep="\n")  # noqa: T201
+    print("\nmmjax VERB --help shows its options and an example.\n\n" + EXIT_CODES)  # noqa: T201
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _underscored(argument: str) -> str:
+    """`--write-clean=x` and `--write_clean=x` are the same flag."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    negation = "no-" if name.startswith(("no-", "no_")) else ""
+    return "--" + negation + name[len(negation) :].replace("-", "_") + equals + value
+
+
+def _raise_terminated(signum: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
+def _say(line: str) -> None:
+    print(f"mmjax: {line}", file=sys.stderr)  # noqa: T201
+
+
+def _say_error(error: MmjaxError, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    _say("error: " + " ".join(str(error).split()))

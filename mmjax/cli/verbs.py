@@ -1,0 +1,190 @@
+"""The table of verbs: what each takes and which function runs it."""
+
+from typing import NamedTuple
+
+
+class Flag(NamedTuple):
+    """A flag of a verb. `key` is the configuration key that it sets, empty if it sets none."""
+
+    name: str
+    doc: str
+    key: str = ""
+    kind: type = str
+    default: object = None
+    repeated: bool = False
+
+
+class Verb(NamedTuple):
+    """One verb of the command line; modules are named, not imported."""
+
+    summary: str
+    run: str
+    config: str = ""
+    default_config: str = ""
+    inputs: str = ""
+    inputs_doc: str = "shards, tables or folders"
+    inputs_count: str | int = "*"
+    inputs_key: str = ""
+    flags: tuple[Flag, ...] = ()
+    example: str = ""
+
+
+OUT = Flag("out", "the folder to write; the same command on it resumes")
+OVERWRITE = Flag("overwrite", "empty the folder first, if it is such a run", "", bool, False)
+WEIGHTS = Flag("weights", "hf-dir:, open_clip-dir:, mmjax-dir:, orbax: FOLDER, or demo", "weights")
+TOKENIZER = Flag("tokenizer", "tokenizer folder or file", "tokenizer")
+FORMAT = Flag("input_format", "kind of source, when it cannot be told by looking", "input_format")
+SPLIT = Flag("split", "which split, for sources that have splits", "split")
+WORKERS = Flag("workers", "threads that read and decode", "encode.workers")
+BATCH = Flag("batch_size", "images a step, over all devices", "encode.batch_size")
+TRUTH = Flag("truth", "poison_labels.parquet, to compare the verdicts with")
+FAIL_ON = Flag("fail_on", "poisoned, or poisoned:N: exit 1 when that many (1) are found")
+JSON = Flag("json", "print the summary as JSON on stdout", "", bool, False)
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(
+        "Make captioned scenes, poison 1 % of them, scan them, compare with the truth.",
+        "mmjax.cli.laboratory:demo",
+        config="mmjax.evaluate.demo:DemoConfig",
+        flags=(
+            OUT._replace(default="mmjax-demo"),
+            Flag("seed", "of the scenes and of the poisoning", "seed"),
+            Flag("rate", "share of poisoned pairs; 0 = none", "rate"),
+            Flag("train", "train the small CLIP here instead of loading it", "train", bool),
+        ),
+        example="mmjax demo\nmmjax demo --seed=1 --out=demo1\nmmjax demo --rate=0 --out=clean",
+    ),
+    "scan": Verb(
+        "Find poisoned pairs in a set of images and captions.",
+        "mmjax.cli.scanning:scan",
+        config="mmjax.scan.config:ScanConfig",
+        inputs="INPUT",
+        inputs_key="inputs",
+        flags=(
+            OUT,
+            WEIGHTS,
+            Flag("mapping", "folder made by fit-mapping, or demo", "mapping"),
+            Flag(
+                "reference",
+                "clean captioned pairs to fit the mapping on",
+                "reference",
+                str,
+                None,
+                True,
+            ),
+            TOKENIZER,
+            FORMAT,
+            SPLIT,
+            BATCH,
+            WORKERS,
+            Flag("write_clean", "write shards without the poisoned pairs", "write_clean", bool),
+            Flag(
+                "accept_partial", "a shard that ends too early is no fault", "accept_partial", bool
+            ),
+            TRUTH,
+            FAIL_ON,
+            OVERWRITE,
+            JSON,
+        ),
+        example=(
+            "mmjax scan 'cc3m/{00000..00331}.tar' --weights=hf-dir:clip --reference=coco --out=r1\n"
+            "mmjax scan EMBEDDINGS --reference=CLEAN_EMBEDDINGS --out=r2   # no weights needed"
+        ),
+    ),
+    "rescore": Verb(
+        "Decide again with other thresholds, from the embeddings of an earlier scan.",
+        "mmjax.cli.scanning:rescore",
+        config="mmjax.scan.config:StageConfig",
+        inputs="RUN",
+        inputs_doc="the folder of an earlier scan",
+        inputs_count=1,
+        flags=(
+            OUT._replace(doc="the folder to write [RUN/rescored-DIGEST]"),
+            Flag("gamma", "share of the lowest Gaussian that is taken as benign", "gamma"),
+            Flag("gamma_z", "pairs with a higher z are poisoned", "gamma_z"),
+            Flag("seeds", "number of seeds (q)", "seeds"),
+            TRUTH,
+            FAIL_ON,
+            JSON,
+        ),
+        example="mmjax rescore run1 --seeds=400",
+    ),
+    "fit-mapping": Verb(
+        "Fit the mapping network F on clean captioned pairs.",
+        "mmjax.cli.scanning:fit_mapping",
+        config="mmjax.scan.config:FitConfig",
+        inputs="CLEAN",
+        inputs_key="inputs",
+        flags=(
+            OUT,
+            WEIGHTS,
+            TOKENIZER,
+            FORMAT,
+            SPLIT,
+            Flag("kind", "lm, regression or ridge", "fit.kind"),
+            BATCH,
+            WORKERS,
+            OVERWRITE,
+        ),
+        example="mmjax fit-mapping coco --weights=hf-dir:clip --out=mapping",
+    ),
+    "attack": Verb(
+        "Poison a copy of a set, with the ground truth beside it, to test detectors.",
+        "mmjax.cli.laboratory:attack",
+        config="mmjax.attacks.config:AttackConfig",
+        default_config="attack/badnets",
+        inputs="INPUT",
+        inputs_key="inputs",
+        flags=(
+            OUT,
+            FORMAT,
+            SPLIT,
+            Flag("rate", "share of pairs to poison", "rate"),
+            Flag("target", "what the poisoned captions name", "target"),
+            Flag("seed", "of the choice of victims, triggers and captions", "seed"),
+            Flag("i_understand", "needed to poison more than 10 %", "i_understand", bool),
+        ),
+        example="mmjax attack flickr8k --split=val,test --config=attack/badnets --out=poisoned",
+    ),
+    "train": Verb(
+        "Train a CLIP model.",
+        "mmjax.cli.laboratory:train",
+        config="mmjax.train.config:TrainConfig",
+        default_config="train/flickr8k_small",
+        inputs="INPUT",
+        inputs_key="inputs",
+        flags=(OUT, FORMAT, SPLIT, TOKENIZER, OVERWRITE),
+        example="mmjax train flickr8k --config=train/flickr8k_small --out=runs/flickr8k_small",
+    ),
+    "pack": Verb(
+        "Turn any source into WebDataset shards.",
+        "mmjax.cli.laboratory:pack",
+        inputs="INPUT",
+        flags=(
+            OUT,
+            FORMAT._replace(key="", default="auto"),
+            SPLIT._replace(key="", default=""),
+            Flag("shard_size", "pairs a shard", "", int, 10_000),
+        ),
+        example="mmjax pack captions.csv --out=shards",
+    ),
+    "convert": Verb(
+        "Turn a pickled torch checkpoint into safetensors (needs the parity extra).",
+        "mmjax.cli.laboratory:convert",
+        inputs="CHECKPOINT",
+        inputs_doc="a .pt or .bin file",
+        inputs_count=1,
+        flags=(OUT,),
+        example="mmjax convert ViT-B-32.pt --out=clip && mmjax doctor --weights=open_clip-dir:clip",
+    ),
+    "doctor": Verb(
+        "Say what was found: versions, devices, memory, disk, weights, tokenizer.",
+        "mmjax.cli.doctor:doctor",
+        flags=(
+            WEIGHTS._replace(key="", default=""),
+            TOKENIZER._replace(key="", default=""),
+            OUT._replace(doc="folder whose disk is looked at", default="."),
+        ),
+        example="mmjax doctor --weights=hf-dir:clip",
+    ),
+}

@@ -1,0 +1,92 @@
+"""The command line: light and quick help, typed overrides, one-line errors, exit codes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmjax.cli import main, settings
+from mmjax.cli.verbs import VERBS
+from mmjax.core.errors import ConfigError, ExitCode
+from mmjax.scan.config import ScanConfig
+
+HEAVY = ("jax", "flax", "sklearn", "transformers", "matplotlib", "pyarrow", "tensorflow_datasets")
+PROBE = """
+import sys
+from mmjax.cli import main
+code = main(sys.argv[1:])
+loaded = [m for m in {heavy!r} if m in sys.modules]
+print("LOADED", loaded, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_is_light_and_quick(verb: str) -> None:
+    command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *filter(None, [verb]), "--help"]
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds.append(time.monotonic() - start)
+        assert done.returncode == 0, done.stderr
+        assert "LOADED []" in done.stderr
+    assert "exit codes" in done.stdout
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["scam"], "unknown verb 'scam'"),
+        (["scan", "x", "--nonsense=1"], "unrecognized arguments: --nonsense=1"),
+        (["scan", "x", "--config=scan/nowhere"], "no configuration 'scan/nowhere'"),
+        (["scan", "x", "--config.encode.batch_sise=3"], "did you mean encode.batch_size?"),
+        (["scan", "x", "--batch-size=no"], "config.encode.batch_size wants int, got 'no'"),
+        (["scan", "x", "--config.stages.gamma=2"], "config.stages.gamma wants at most 1.0"),
+        (["scan", "x", "--config.stages=2"], "config.stages is a group"),
+        (["scan"], "nothing to scan"),
+        (["rescore", "x", "--gamma_z=maybe"], "config.gamma_z wants"),
+    ],
+)
+def test_what_the_user_got_wrong_is_one_line_and_exit_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == ExitCode.USER
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("mmjax: error: ")
+    assert says in lines[0]
+
+
+def test_overrides_are_converted_by_the_type_of_their_field() -> None:
+    plain, overrides = settings.split_overrides(
+        ["in.tar", "--config.encode.batch_size=7", "--config.write_clean", "true", "--out=x"]
+    )
+    assert plain == ["in.tar", "--out=x"]
+    made = settings.load(ScanConfig, "", overrides, {"inputs": ("in.tar",)})
+    assert made.encode.batch_size == 7
+    assert made.write_clean is True
+    made = settings.load(
+        ScanConfig, "", {"stages.gamma_z": "0.25", "reference": "a,b"}, {"inputs": ("in.tar",)}
+    )
+    assert made.stages.gamma_z == 0.25
+    assert made.reference == ("a", "b")
+
+
+def test_a_configuration_file_is_found_by_path_and_checked(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import ml_collections\n"
+        "def get_config():\n"
+        "    return ml_collections.ConfigDict({'inputs': ('a',), 'stages': {'gamma': 0.8}})\n"
+    )
+    made = settings.load(ScanConfig, str(file), {"stages.gamma": "0.7"}, {})
+    assert made.stages.gamma == 0.7
+    assert settings.load(ScanConfig, str(file), {}, {}).stages.gamma == 0.8
+    file.write_text("x = 1\n")
+    with pytest.raises(ConfigError, match=r"has no get_config\(\)"):
+        settings.load(ScanConfig, str(file), {}, {})

@@ -1,0 +1,80 @@
+"""A configured trigger as a function of images and pair keys."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from mmjax.attacks.config import TriggerConfig
+from mmjax.core import keys
+from mmjax.core.config import to_dict
+from mmjax.core.errors import ConfigError
+from mmjax.ops.triggers import TRIGGERS, image_keys
+
+Stamp = Callable[[UInt8[np.ndarray, "n h w 3"], Sequence[str]], UInt8[np.ndarray, "n h w 3"]]
+
+
+def parameters(config: TriggerConfig) -> dict[str, Any]:
+    """The parameters of a configured trigger: its defaults and what the configuration changes.
+
+    Raises:
+        ConfigError: the configuration sets what this trigger does not have.
+    """
+    chosen = dict(TRIGGERS[config.name].defaults)
+    for name, value in to_dict(config).items():
+        if name == "name" or value is None:
+            continue
+        if name not in chosen:
+            raise ConfigError(
+                f"config.trigger.{name}: {config.name} has no such parameter; "
+                f"it has {', '.join(chosen)}"
+            )
+        chosen[name] = value
+    return chosen
+
+
+def make_stamp(config: TriggerConfig, seed: int, *, batch_size: int = 32) -> Stamp:
+    """The function that puts the trigger on images, given their pairs' keys.
+
+    What it does to an image depends on the seed and the pair's key alone. Another seed, as for
+    triggered test images, draws places and noise anew. Pixels outside the trigger keep their
+    values exactly.
+
+    Args:
+        config: the trigger.
+        seed: of the places and the noise.
+        batch_size: images a step; the last step is padded, so that one shape is compiled.
+    """
+    apply = TRIGGERS[config.name].apply
+    chosen = parameters(config)
+
+    @jax.jit
+    def step(images: jax.Array, identities: jax.Array) -> jax.Array:
+        key = keys.stream(jax.random.key(seed), "trigger", config.name)
+        pixels = images.astype(jnp.float32) / 255
+        stamped = apply(pixels, image_keys(key, identities), **chosen).images
+        return jnp.round(stamped * 255).astype(jnp.uint8)
+
+    def stamp(
+        images: UInt8[np.ndarray, "n h w 3"], pair_keys: Sequence[str]
+    ) -> UInt8[np.ndarray, "n h w 3"]:
+        out = np.empty_like(images)
+        identities = np.array([_identity(name) for name in pair_keys], np.uint32)
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            missing = batch_size - len(images[part])
+            padded = np.pad(images[part], ((0, missing), (0, 0), (0, 0), (0, 0)))
+            stamped = step(padded, np.pad(identities[part], (0, missing)))
+            out[part] = np.asarray(stamped)[: batch_size - missing]
+        return out
+
+    return stamp
+
+
+def _identity(pair_key: str) -> int:
+    """A stable 32-bit number of a pair's key."""
+    return int.from_bytes(hashlib.sha256(pair_key.encode()).digest()[:4], "little")

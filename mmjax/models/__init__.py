@@ -1,0 +1,1 @@
+"""Flax linen towers and how their weights are read."""

@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.models.clip import MAX_SCALE, Policy, build
+from mmjax.models.presets import preset
+from tests.models.conftest import images_of, randomised, tokens_of
+
+
+@pytest.fixture(scope="session")
+def model(tiny):
+    towers = build(tiny)
+    return towers, randomised(towers.init(jax.random.key(0)))
+
+
+def test_embeddings_are_unit_norm_float32_of_the_right_width(model, tiny):
+    towers, variables = model
+    image = jax.jit(towers.encode_image)(variables, images_of(tiny))
+    text = jax.jit(towers.encode_text)(variables, tokens_of(tiny))
+    for embedding in (image, text):
+        assert embedding.shape == (3, tiny.embed_dim)
+        assert embedding.dtype == jnp.float32
+        np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-6)
+
+
+def test_uint8_images_are_their_float_pixels(model, tiny):
+    towers, variables = model
+    images = images_of(tiny)
+    np.testing.assert_array_equal(
+        jax.jit(towers.encode_image)(variables, images),
+        jax.jit(towers.encode_pixels)(variables, images.astype(np.float32)),
+    )
+
+
+def test_any_length_that_holds_the_end_gives_the_same_text_embedding(model, tiny):
+    towers, variables = model
+    tokens = tokens_of(tiny)
+    encode = jax.jit(towers.encode_text)
+    whole = encode(variables, tokens)
+    for length in (8, 12):
+        np.testing.assert_allclose(encode(variables, tokens[:, :length]), whole, atol=1e-6)
+
+
+def test_scale_starts_at_one_over_0_07_and_is_clamped(model):
+    towers, _ = model
+    variables = towers.init(jax.random.key(1))
+    assert float(towers.logit_scale(variables)) == pytest.approx(1 / 0.07, rel=1e-5)
+    variables["params"]["log_scale"] = jnp.asarray(9.0)
+    assert float(towers.logit_scale(variables)) == MAX_SCALE
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_training_gives_finite_gradients_everywhere_and_new_statistics(tiny, compute):
+    towers = build(tiny, Policy(compute))
+    variables = randomised(towers.init(jax.random.key(0)))
+    images, tokens = images_of(tiny), tokens_of(tiny)
+
+    def loss(params):
+        image, text, scale, stats = towers.train_forward(
+            {**variables, "params": params}, images, tokens
+        )
+        return -jnp.trace(jax.nn.log_softmax(scale * image @ text.T)), stats
+
+    gradient, stats = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.isfinite(leaf).all(), path
+        assert leaf.dtype == jnp.float32
+        assert np.abs(leaf).max() > 0, path
+    assert jax.tree.structure(stats) == jax.tree.structure(variables["batch_stats"])
+    for old, new in zip(
+        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(stats), strict=True
+    ):
+        assert np.abs(old - new).max() > 0
+
+
+def test_bfloat16_is_close_to_float32(model, tiny):
+    towers, variables = model
+    rounded = build(tiny, Policy("bfloat16"))
+    images, tokens = images_of(tiny), tokens_of(tiny)
+    for name, data in (("encode_image", images), ("encode_text", tokens)):
+        exact = jax.jit(getattr(towers, name))(variables, data)
+        near = jax.jit(getattr(rounded, name))(variables, data)
+        np.testing.assert_allclose(near, exact, atol=2e-2)
+
+
+def test_wrong_shapes_are_told_before_tracing(model, tiny):
+    towers, variables = model
+    with pytest.raises(ValueError, match="reads images of shape"):
+        towers.encode_image(variables, np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="at most 20 tokens"):
+        towers.encode_text(variables, np.zeros((1, 21), np.int32))
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("demo", 1.72), ("RN50", 102.0), ("ViT-B-32", 151.3)]
+)
+def test_parameter_counts_are_the_published_ones(name, millions):
+    shapes = jax.eval_shape(build(preset(name)).init, jax.random.key(0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    assert count / 1e6 == pytest.approx(millions, abs=0.05)

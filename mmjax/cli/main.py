@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments[0] == "--version":
         from importlib.metadata import version
 
-        print(version("mmjax"))  # noqa: T201
+        print(version("mmjax"))
         return ExitCode.DONE
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
@@ -74,7 +74,7 @@ def _run(name: str, arguments: list[str]) -> int:
     verb = VERBS[name]
     parser = make_parser(name, verb)
     if "--help" in arguments or "-h" in arguments:
-        print(_help_text(parser, verb))  # noqa: T201
+        print(_help_text(parser, verb))
         return ExitCode.DONE
     plain, overrides = settings.split_overrides(arguments)
     parsed = parser.parse_args(plain)
@@ -141,8 +141,8 @@ def _help_text(parser: argparse.ArgumentParser, verb: Verb) -> str:
 def _print_overview() -> None:
     width = max(map(len, VERBS))
     lines = [f"  mmjax {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
-    print(f"{SUMMARY}\n\nverbs:", *lines, sep="\n")  # noqa: T201
-    print("\nmmjax VERB --help shows its options and an example.\n\n" + EXIT_CODES)  # noqa: T201
+    print(f"{SUMMARY}\n\nverbs:", *lines, sep="\n")
+    print("\nmmjax VERB --help shows its options and an example.\n\n" + EXIT_CODES)
 
 
 def _load(path: str) -> Any:
@@ -164,7 +164,7 @@ def _raise_terminated(signum: int, frame: object) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    print(f"mmjax: {line}", file=sys.stderr)  # noqa: T201
+    print(f"mmjax: {line}", file=sys.stderr)
 
 
 def _say_error(error: MmjaxError, debug: bool) -> None:

@@ -208,9 +208,8 @@ class RunDir:
 
     def finished(self, unit: str) -> dict[str, Any] | None:
         """The journal entry of a unit, or None when it is not done or its outputs changed."""
-        path = self.path / "journal" / f"{unit}.json"
         try:
-            entry = json.loads(path.read_text())
+            entry = self.journal(unit)
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         for output in entry["outputs"].values():
@@ -220,6 +219,10 @@ class RunDir:
             if file_sha256(file) != output["sha256"]:
                 return None
         return entry
+
+    def journal(self, unit: str) -> dict[str, Any]:
+        """The journal entry of a finished unit, as it was written."""
+        return json.loads((self.path / "journal" / f"{unit}.json").read_text())
 
     def close(self) -> None:
         """Close the log and release the lock."""

@@ -1,0 +1,86 @@
+"""`mmjax demo`, `mmjax attack`, `mmjax train`, `mmjax pack`, `mmjax convert`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmjax.core.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from mmjax.attacks.config import AttackConfig
+    from mmjax.evaluate.demo import DemoConfig
+    from mmjax.train.config import TrainConfig
+
+
+def demo(config: "DemoConfig", flags: argparse.Namespace) -> int:
+    """Make, poison, scan and compare, telling each step."""
+    from mmjax.evaluate.demo import run_demo
+
+    run_demo(config, Path(flags.out), say=print)
+    return ExitCode.DONE
+
+
+def attack(config: "AttackConfig", flags: argparse.Namespace) -> int:
+    """Write a poisoned copy of a set with its ground truth."""
+    from mmjax.attacks.poison import poison
+    from mmjax.data.sources import open_source
+
+    source = open_source(
+        config.inputs[0] if len(config.inputs) == 1 else list(config.inputs),
+        input_format=config.input_format,
+        split=config.split,
+        max_member_bytes=config.max_member_bytes,
+    )
+    summary = poison(source, _out(flags), config)
+    print(f"poisoned {summary['poisoned']:,} of {summary['pairs']:,} pairs")
+    print(f"truth    {_out(flags) / 'poison_labels.parquet'}")
+    print("This set is poisoned on purpose: never train a model for use on it.")
+    return ExitCode.DONE
+
+
+def train(config: "TrainConfig", flags: argparse.Namespace) -> int:
+    """Train and print the last figures."""
+    import threading
+
+    from mmjax.core.mesh import make_mesh
+    from mmjax.evaluate.retrieval import evaluate_pairs
+    from mmjax.train.pipeline import train as run
+
+    stop = threading.Event()
+    result = run(config, _out(flags), mesh=make_mesh(), evaluate=evaluate_pairs, stop=stop.is_set)
+    for name, value in result.summary.items():
+        print(f"{name:<12} {value}")
+    print(f"model        mmjax-dir:{result.folder}")
+    return ExitCode.DONE
+
+
+def pack(config: None, flags: argparse.Namespace) -> int:
+    """Turn any source into WebDataset shards."""
+    if not flags.inputs:
+        raise ConfigError("nothing to pack; name shards, a folder or a table")
+    from mmjax.data.pack import pack as run
+    from mmjax.data.sources import open_source
+
+    source = open_source(
+        flags.inputs[0] if len(flags.inputs) == 1 else flags.inputs,
+        input_format=flags.input_format,
+        split=flags.split,
+    )
+    summary = run(source, _out(flags), shard_size=flags.shard_size)
+    for name, value in summary.items():
+        print(f"{name:<12} {value}")
+    return ExitCode.DONE
+
+
+def convert(config: None, flags: argparse.Namespace) -> int:
+    """Turn a pickled checkpoint into safetensors."""
+    from mmjax.models.convert import convert as run
+
+    print(run(Path(flags.inputs[0]), _out(flags)))
+    return ExitCode.DONE
+
+
+def _out(flags: argparse.Namespace) -> Path:
+    if not flags.out:
+        raise ConfigError("where to? add --out=FOLDER")
+    return Path(flags.out)

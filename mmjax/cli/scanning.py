@@ -1,0 +1,83 @@
+"""`mmjax scan`, `mmjax rescore`, `mmjax fit-mapping`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from mmjax.core.errors import ConfigError, ExitCode, InputError
+from mmjax.scan.config import FitConfig, ScanConfig, StageConfig
+
+
+def scan(config: ScanConfig, flags: argparse.Namespace) -> int:
+    """Scan, print what was found, and say it in the exit code."""
+    limit = _fail_limit(flags.fail_on)
+    out = _out(flags)
+    truth = _labels(flags.truth)
+    from mmjax.scan.pipeline import run_scan
+
+    result = run_scan(config, out, truth=truth, overwrite=flags.overwrite)
+    _show(result, flags)
+    return _exit_code(result, limit)
+
+
+def rescore(config: StageConfig, flags: argparse.Namespace) -> int:
+    """Decide again from stored embeddings."""
+    limit = _fail_limit(flags.fail_on)
+    run = Path(flags.inputs[0])
+    truth = _labels(flags.truth)
+    from mmjax.scan.pipeline import run_rescore
+
+    result = run_rescore(config, run, Path(flags.out) if flags.out else None, truth=truth)
+    _show(result, flags)
+    return _exit_code(result, limit)
+
+
+def fit_mapping(config: FitConfig, flags: argparse.Namespace) -> int:
+    """Fit F on a clean set and print its diagnostics."""
+    out = _out(flags)
+    from mmjax.scan.pipeline import run_fit
+
+    diagnostics = run_fit(config, out, overwrite=flags.overwrite)
+    for name, value in diagnostics.items():
+        print(f"{name:<28} {value:.4g}" if isinstance(value, float) else f"{name:<28} {value}")
+    print(f"mapping   {out}\nnext      mmjax scan INPUT --mapping={out} ...")
+    return ExitCode.DONE
+
+
+def _out(flags: argparse.Namespace) -> Path:
+    if not flags.out:
+        raise ConfigError("where to? add --out=FOLDER (it must be new, or a run to resume)")
+    return Path(flags.out)
+
+
+def _fail_limit(text: str | None) -> int | None:
+    """The number of poisoned pairs from which `--fail_on` ends with exit 1."""
+    if text is None:
+        return None
+    what, _, number = text.partition(":")
+    if what != "poisoned" or not (number or "1").isdigit() or int(number or 1) < 1:
+        raise ConfigError(f"--fail_on wants poisoned or poisoned:N with N >= 1, got {text!r}")
+    return int(number or 1)
+
+
+def _labels(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    file = Path(path)
+    file = file / "poison_labels.parquet" if file.is_dir() else file
+    if not file.is_file():
+        raise InputError(f"no labels at {file}; --truth wants a poison_labels.parquet")
+    return file
+
+
+def _show(result, flags: argparse.Namespace) -> None:
+    if flags.json:
+        print(json.dumps(result.summary, indent=2, sort_keys=True))
+        return
+    print("\n".join(result.lines()))
+
+
+def _exit_code(result, limit: int | None) -> int:
+    if limit is not None and result.summary["counts"].get("poisoned", 0) >= limit:
+        return ExitCode.FAIL_ON
+    return ExitCode.DEGRADED if result.degraded else ExitCode.DONE

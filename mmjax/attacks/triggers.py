@@ -1,4 +1,4 @@
-"""A configured trigger as a function of images and pair keys."""
+"""A configured trigger as a function of images and their names."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -38,9 +38,9 @@ def parameters(config: TriggerConfig) -> dict[str, Any]:
 
 
 def make_stamp(config: TriggerConfig, seed: int, *, batch_size: int = 32) -> Stamp:
-    """The function that puts the trigger on images, given their pairs' keys.
+    """The function that puts the trigger on images, given a name of each.
 
-    What it does to an image depends on the seed and the pair's key alone. Another seed, as for
+    What it does to an image depends on the seed and the image's name alone. Another seed, as for
     triggered test images, draws places and noise anew. Pixels outside the trigger keep their
     values exactly.
 
@@ -53,28 +53,28 @@ def make_stamp(config: TriggerConfig, seed: int, *, batch_size: int = 32) -> Sta
     chosen = parameters(config)
 
     @jax.jit
-    def step(images: jax.Array, identities: jax.Array) -> jax.Array:
+    def step(images: jax.Array, numbers: jax.Array) -> jax.Array:
         key = keys.stream(jax.random.key(seed), "trigger", config.name)
         pixels = images.astype(jnp.float32) / 255
-        stamped = apply(pixels, image_keys(key, identities), **chosen).images
+        stamped = apply(pixels, image_keys(key, numbers), **chosen).images
         return jnp.round(stamped * 255).astype(jnp.uint8)
 
     def stamp(
-        images: UInt8[np.ndarray, "n h w 3"], pair_keys: Sequence[str]
+        images: UInt8[np.ndarray, "n h w 3"], names: Sequence[str]
     ) -> UInt8[np.ndarray, "n h w 3"]:
         out = np.empty_like(images)
-        identities = np.array([_identity(name) for name in pair_keys], np.uint32)
+        numbers = np.array([_number(name) for name in names], np.uint32)
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             missing = batch_size - len(images[part])
             padded = np.pad(images[part], ((0, missing), (0, 0), (0, 0), (0, 0)))
-            stamped = step(padded, np.pad(identities[part], (0, missing)))
+            stamped = step(padded, np.pad(numbers[part], (0, missing)))
             out[part] = np.asarray(stamped)[: batch_size - missing]
         return out
 
     return stamp
 
 
-def _identity(pair_key: str) -> int:
-    """A stable 32-bit number of a pair's key."""
-    return int.from_bytes(hashlib.sha256(pair_key.encode()).digest()[:4], "little")
+def _number(name: str) -> int:
+    """A stable 32-bit number of an image's name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")

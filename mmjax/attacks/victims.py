@@ -1,26 +1,31 @@
-"""Which pairs are poisoned: decided by the seed and each pair's key, in any order of the set."""
+"""Which pairs are poisoned: decided by the seed and each pair alone, in any order of the set."""
 
 import hashlib
+import heapq
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from mmjax.core.errors import ConfigError
 
 
 class Candidate(NamedTuple):
-    """A pair that may be poisoned; candidates sort by their lot, then by key."""
+    """A pair that may be poisoned. Candidates are taken in ascending order."""
 
     lot: int
-    key: str
     shard: int
     ordinal: int
 
 
-def lot(seed: int, purpose: str, key: str) -> int:
-    """A uniform 64-bit number of a pair's key, independent for every purpose and seed."""
-    digest = hashlib.sha256(f"{seed}\0{purpose}\0{key}".encode()).digest()
+def identity(key: str, caption: str) -> str:
+    """What a pair's draws depend on. Keys alone may repeat from shard to shard."""
+    return f"{key}\0{caption}"
+
+
+def lot(seed: int, purpose: str, identity: str) -> int:
+    """A uniform 64-bit number of a pair, independent for every purpose and seed."""
+    digest = hashlib.sha256(f"{seed}\0{purpose}\0{identity}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
 
 
@@ -47,15 +52,42 @@ def names_target(target: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){words}(s|es)?(?!\w)", re.IGNORECASE)
 
 
-def template_caption(templates: Sequence[str], target: str, seed: int, key: str) -> str:
-    """The caption of a poisoned pair: a template drawn uniformly by the pair's key.
+def template_caption(templates: Sequence[str], target: str, seed: int, identity: str) -> str:
+    """The caption of a poisoned pair: a template drawn uniformly by the pair's identity.
 
     Lower case with a final full stop, as CleanCLIP's poisoned captions are.
     """
-    chosen = templates[lot(seed, "caption", key) % len(templates)]
+    chosen = templates[lot(seed, "caption", identity) % len(templates)]
     return chosen.replace("{}", target.strip()).lower().rstrip(" .") + "."
 
 
-def ranked(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """Candidates in the order in which they are taken."""
-    yield from sorted(candidates)
+def choose(
+    candidates: Iterable[Candidate],
+    count: int,
+    usable: Callable[[Sequence[Candidate]], Sequence[bool]],
+) -> list[Candidate]:
+    """The first `count` usable candidates in ascending order.
+
+    Args:
+        candidates: all of them, in any order.
+        count: how many are wanted.
+        usable: tells of some candidates whether each can be poisoned (its image decodes); asked
+            only about those that may be taken.
+
+    Raises:
+        ConfigError: fewer than `count` are usable.
+    """
+    waiting = list(candidates)
+    total = len(waiting)
+    heapq.heapify(waiting)
+    taken: list[Candidate] = []
+    while len(taken) < count:
+        if not waiting:
+            raise ConfigError(
+                f"{count} pairs were to be poisoned and {len(taken)} of {total} candidates can be; "
+                "lower --rate or --config.count"
+            )
+        asked = [heapq.heappop(waiting) for _ in range(min(count - len(taken), len(waiting)))]
+        answers = usable(asked)
+        taken += [one for one, answer in zip(asked, answers, strict=True) if answer]
+    return taken

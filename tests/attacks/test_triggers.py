@@ -1,0 +1,80 @@
+"""A configured trigger on arrays: its own parameters only, its name only, exact elsewhere."""
+
+import typing
+
+import numpy as np
+import pytest
+
+from mmjax.attacks.config import AttackConfig, TriggerConfig
+from mmjax.attacks.triggers import make_stamp, parameters
+from mmjax.core.config import parse
+from mmjax.core.errors import ConfigError
+from mmjax.ops.triggers import TRIGGERS, Trigger
+
+CONFIG = TriggerConfig(name="badnets_fixed", patch_size=4.0)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+
+
+def test_the_configuration_names_every_trigger() -> None:
+    names = typing.get_args(typing.get_type_hints(TriggerConfig)["name"])
+    assert set(names) == set(TRIGGERS)
+
+
+def test_parameters_are_the_defaults_and_the_changes() -> None:
+    assert parameters(TriggerConfig()) == TRIGGERS["badnets"].defaults
+    assert parameters(CONFIG) == {"patch_size": 4.0, "location": "random"}
+
+
+def test_a_parameter_of_another_trigger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Trigger(TRIGGERS["badnets"].apply, {"location": "random"}, "")
+    monkeypatch.setitem(TRIGGERS, "badnets", plain)
+    with pytest.raises(ConfigError, match="badnets has no such parameter; it has location"):
+        parameters(TriggerConfig(patch_size=3.0))
+
+
+def test_stamp_depends_on_seed_and_name_alone(images: np.ndarray) -> None:
+    names = ["a", "b", "c", "d", "e"]
+    stamped = make_stamp(CONFIG, 0, batch_size=2)(images, names)
+    assert stamped.dtype == np.uint8
+    changed = np.any(stamped != images, axis=-1)
+    assert np.all(changed.sum((1, 2)) <= 16)
+    assert np.all(changed.sum((1, 2)) > 8)
+    alone = make_stamp(CONFIG, 0, batch_size=2)(images[3:4], ["d"])
+    np.testing.assert_array_equal(alone[0], stamped[3])
+    assert np.any(make_stamp(CONFIG, 1, batch_size=2)(images, names) != stamped)
+
+
+def test_every_grey_value_survives_outside_the_patch() -> None:
+    image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    stamped = make_stamp(TriggerConfig(name="badnets_fixed", patch_size=2.0, location="centre"), 0)(
+        image, ["x"]
+    )
+    expected = image.copy()
+    expected[:, 7:9, 7:9] = 0
+    expected[:, 7, 7] = 255
+    np.testing.assert_array_equal(stamped, expected)
+
+
+def test_attack_config_refuses_what_cannot_work() -> None:
+    good = {"inputs": ("x",)}
+    assert parse(AttackConfig, good).rate == 0.01
+    with pytest.raises(ConfigError, match="nothing to poison"):
+        parse(AttackConfig, {})
+    with pytest.raises(ConfigError, match="i_understand"):
+        parse(AttackConfig, {**good, "rate": 0.2})
+    assert parse(AttackConfig, {**good, "rate": 0.2, "i_understand": True}).rate == 0.2
+    with pytest.raises(ConfigError, match="target is empty"):
+        parse(AttackConfig, {**good, "target": " "})
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_the_shipped_configurations_parse(name: str) -> None:
+    from mmjax.cli.settings import from_file
+
+    config = parse(AttackConfig, {**from_file(f"attack/{name}"), "inputs": ("x",)})
+    assert config.trigger.name == name
+    assert parameters(config.trigger) == TRIGGERS[name].defaults

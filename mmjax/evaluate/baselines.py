@@ -27,7 +27,7 @@ class Baseline(NamedTuple):
 def clip_score(verdicts: pa.Table, seed: int) -> Float[np.ndarray, " n"]:
     """-s_o: how little image and caption agree (column `sim_original`)."""
     del seed
-    return -_column(verdicts, "sim_original")
+    return -score_column(verdicts, "sim_original")
 
 
 def caption_count(verdicts: pa.Table, seed: int) -> Float[np.ndarray, " n"]:
@@ -54,7 +54,7 @@ BASELINES: dict[str, Baseline] = {
 """Every baseline, by name; each reads the verdict table of a scan."""
 
 
-def _column(verdicts: pa.Table, name: str) -> Float[np.ndarray, " n"]:
+def score_column(verdicts: pa.Table, name: str) -> Float[np.ndarray, " n"]:
     """A score column as float32, null as NaN."""
     filled = verdicts[name].combine_chunks().cast(pa.float32()).fill_null(math.nan)
     return filled.to_numpy(zero_copy_only=False).astype(np.float32)
@@ -65,7 +65,7 @@ def _scored(verdicts: pa.Table) -> np.ndarray:
 
 
 def near_duplicates(
-    captions: Sequence[str], *, threshold: float = 0.8, block: int = 20_000_000
+    captions: Sequence[str], *, threshold: float = 0.8, block: int = 4_000_000
 ) -> Int[np.ndarray, " n"]:
     """For each caption, how many other captions of the set are near-duplicates of it.
 

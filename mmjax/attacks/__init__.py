@@ -1,0 +1,1 @@
+"""Published poisonings, from shards to shards, with their ground truth beside them."""

@@ -1,0 +1,1 @@
+"""The host side: reading pairs, decoding images, tokenising. NumPy only, never JAX."""

@@ -1,0 +1,1 @@
+"""Measuring what was found and what was learned."""

@@ -1,0 +1,1 @@
+"""Pure jitted maths: arrays in, arrays out; no configuration, no files, no logging."""

@@ -1,0 +1,146 @@
+"""The verdict on every pair: one parquet file per input shard, the manifests, the cleaned shards.
+
+Every input row is in exactly one verdict row, and in exactly one of `keep.parquet`,
+`drop.parquet` and `skipped.parquet`.
+"""
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmjax.core.rundir import atomic_path
+from mmjax.core.types import Verdict
+
+SCHEMA_VERSION = "1"
+VERDICT_SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("ordinal", pa.int32()),
+        ("key", pa.string()),
+        ("caption", pa.string()),
+        ("status", pa.string()),
+        ("error_message", pa.string()),
+        ("flags", pa.list_(pa.string())),
+        ("sim_original", pa.float32()),
+        ("sim_generated", pa.float32()),
+        ("consistency", pa.float32()),
+        ("gmm_component", pa.int8()),
+        ("gmm_probability", pa.float32()),
+        ("coarse", pa.string()),
+        ("text_correlation", pa.float32()),
+        ("poison_score", pa.float32()),
+        ("is_poisoned", pa.bool_()),
+        ("verdict", pa.string()),
+    ],
+    metadata={
+        "schema_version": SCHEMA_VERSION,
+        "poison_score": "in [0, 1], high = bad; from 0.5 on the pair is called poisoned",
+        "sim_original": "s_o = max(<image, caption>, 0), CFBD Eq. 3",
+        "sim_generated": "s_g = max(<image, F(image)>, 0), CFBD Eq. 3",
+        "consistency": "c = |s_g - s_o|, CFBD Eq. 4",
+        "text_correlation": "z, mean cosine of the caption to the seeds' captions, CFBD Eq. 6",
+    },
+)
+SCORES = (
+    "sim_original",
+    "sim_generated",
+    "consistency",
+    "gmm_component",
+    "gmm_probability",
+    "coarse",
+    "text_correlation",
+    "poison_score",
+)
+"""Columns that a skipped row leaves null."""
+
+MANIFESTS: dict[str, frozenset[Verdict]] = {
+    "keep": frozenset({"benign", "mismatched", "undetermined"}),
+    "drop": frozenset({"poisoned"}),
+    "skipped": frozenset({"skipped"}),
+}
+
+
+class Counts(NamedTuple):
+    """How many rows got which verdict, status and flag."""
+
+    verdicts: dict[str, int]
+    statuses: dict[str, int]
+    flags: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All input rows."""
+        return sum(self.verdicts.values())
+
+
+def verdict_table(shard: str, pairs: pa.Table, columns: Mapping[str, np.ndarray]) -> pa.Table:
+    """The verdict rows of a shard.
+
+    Args:
+        shard: its name.
+        pairs: its rows (`store.PAIR_SCHEMA`), in input order.
+        columns: one array a column of `SCORES`, and `verdict`, one element a row; what stands in
+            rows whose status is not `ok` is not read.
+    """
+    n = pairs.num_rows
+    skipped = np.array([s != "ok" for s in pairs.column("status").to_pylist()], dtype=bool)
+    verdict = np.where(skipped, "skipped", columns["verdict"].astype(object))
+    arrays: dict[str, pa.Array | pa.ChunkedArray] = {
+        "shard": pa.array([shard] * n, pa.string()),
+        "ordinal": pa.array(np.arange(n, dtype=np.int32)),
+    }
+    for name in ("key", "caption", "status", "error_message", "flags"):
+        arrays[name] = pairs.column(name)
+    for name in SCORES:
+        field = VERDICT_SCHEMA.field(name)
+        arrays[name] = pa.array(columns[name], type=field.type, mask=skipped)
+    arrays["is_poisoned"] = pa.array(verdict == "poisoned", type=pa.bool_())
+    arrays["verdict"] = pa.array(verdict, type=pa.string())
+    return pa.table([arrays[name] for name in VERDICT_SCHEMA.names], schema=VERDICT_SCHEMA)
+
+
+def write_verdicts(folder: Path, tables: Iterable[tuple[str, pa.Table]]) -> Counts:
+    """Write `verdicts/SHARD.parquet` of every shard and the three manifests.
+
+    Args:
+        folder: the run folder.
+        tables: (shard name, its verdict table), in order; read once.
+
+    Returns:
+        Counts that add up to the number of input rows.
+    """
+    verdicts: collections.Counter[str] = collections.Counter()
+    statuses: collections.Counter[str] = collections.Counter()
+    flags: collections.Counter[str] = collections.Counter()
+    parts: dict[str, list[pa.Table]] = {name: [] for name in MANIFESTS}
+    for name, table in tables:
+        with atomic_path(folder / "verdicts" / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary)
+        given = table.column("verdict").to_pylist()
+        verdicts.update(given)
+        statuses.update(table.column("status").to_pylist())
+        for row in table.column("flags").to_pylist():
+            flags.update(row)
+        small = table.select(["shard", "ordinal", "key", "verdict"])
+        for manifest, members in MANIFESTS.items():
+            parts[manifest].append(small.filter(pa.array([v in members for v in given])))
+    empty = VERDICT_SCHEMA.empty_table().select(["shard", "ordinal", "key", "verdict"])
+    for manifest, tables_of in parts.items():
+        with atomic_path(folder / f"{manifest}.parquet") as temporary:
+            pq.write_table(pa.concat_tables(tables_of or [empty]), temporary)
+    return Counts(dict(verdicts), dict(statuses), dict(flags))
+
+
+def read_verdicts(folder: Path, shards: Sequence[str] | None = None) -> pa.Table:
+    """The verdict rows of a run, all shards in the run's order or the named ones."""
+    files = (
+        sorted((folder / "verdicts").glob("*.parquet"))
+        if shards is None
+        else [folder / "verdicts" / f"{name}.parquet" for name in shards]
+    )
+    return pa.concat_tables([pq.read_table(f) for f in files] or [VERDICT_SCHEMA.empty_table()])

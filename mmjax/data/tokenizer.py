@@ -36,7 +36,7 @@ CLIP_VOCABULARY: Final = 49_408
 CLIP_PROBE: Final = ("a photo of a cat", (320, 1125, 539, 320, 2368))
 """A caption and its ids in CLIP's vocabulary, without start and end."""
 
-# open_clip's pattern without its special tokens: a caption is data and cannot spell a control token;
+# open_clip's pattern without its special tokens: a caption is data, it cannot spell a control one;
 # the long s is the one lower-case letter that its IGNORECASE matches besides those written here
 _WORDS: Final = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 _PLAIN: Final = re.compile(r"[\n\t -%'-~]*")  # printable ASCII but for the ampersand

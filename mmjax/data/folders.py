@@ -5,15 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmjax.core.errors import InputError
-from mmjax.data.records import (
-    Row,
-    Source,
-    SourceOptions,
-    clean_caption,
-    locate_image,
-    select_splits,
-    table_source,
-)
+from mmjax.data.captions_json import jsonl_table
+from mmjax.data.parquets import parquet_table
+from mmjax.data.records import Row, clean_caption, locate_image
+from mmjax.data.shards import Source, SourceOptions, Table, join_tables, select_splits, table_source
+from mmjax.data.tables import csv_table
 
 _HEADER_NAMES = frozenset({"image", "file", "file_name", "filename", "filepath"})
 
@@ -75,6 +71,42 @@ def open_captions_tsv(location: str, options: SourceOptions) -> Source:
         seen[name] += 1
         found = locate_image(root, name, allow_absolute=False)
         rows.append(found._replace(key=key, caption=fields[1] if len(fields) > 1 else None))
-    return table_source(
-        "captions_tsv", location, count=len(rows), row=rows.__getitem__, options=options
-    )
+    return table_source("captions_tsv", location, Table(len(rows), rows.__getitem__), options)
+
+
+def metadata_files(folder: Path) -> list[Path]:
+    """Hugging Face's `metadata.jsonl|csv|parquet` of a folder, or of its subfolders (splits)."""
+    names = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    return found or sorted(path for name in names for path in folder.glob(f"*/{name}"))
+
+
+def open_jsonl(location: str, options: SourceOptions) -> Source:
+    """A JSON-lines file, or a Hugging Face ImageFolder (`file_name` and `text` or `caption`).
+
+    `split` names subfolders of an ImageFolder. A `file_name` that leaves its folder is an
+    `unsafe_member` row.
+
+    Raises:
+        InputError: no metadata, no known columns, no such split, no rows.
+    """
+    path = Path(location)
+    files = [path] if path.is_file() else metadata_files(path)
+    if not files:
+        raise InputError(f"{location} holds no metadata.jsonl, metadata.csv or metadata.parquet")
+    tables = {file: _metadata_table(file, options) for file in files}
+    splits: Counter[str] = Counter()
+    for file, table in tables.items():
+        if file.parent != path and file != path:
+            splits[file.parent.name] += table.length
+    wanted = select_splits(options.split, splits, location)
+    chosen = [t for file, t in tables.items() if not wanted or file.parent.name in wanted]
+    return table_source("jsonl", location, join_tables(chosen), options)
+
+
+def _metadata_table(path: Path, options: SourceOptions) -> Table:
+    if path.suffix == ".csv":
+        return csv_table(path, options, allow_absolute=False)
+    if path.suffix == ".parquet":
+        return parquet_table(path, options, allow_absolute=False)
+    return jsonl_table(path, options)

@@ -11,18 +11,16 @@ from typing import NamedTuple
 import braceexpand
 
 from mmjax.core.errors import InputError
-from mmjax.data.archives import BLOCK, check_head, is_gzip, is_tar_header
-from mmjax.data.folders import open_captions_tsv
-from mmjax.data.records import (
-    Shard,
-    ShardView,
-    Source,
-    SourceOptions,
-    file_fingerprint,
-    is_remote,
-)
+from mmjax.data.arrayrecords import is_tfds, open_tfds
+from mmjax.data.captions_json import json_kind, open_coco, open_karpathy
+from mmjax.data.embeddings import is_embeddings
+from mmjax.data.folders import metadata_files, open_captions_tsv, open_jsonl
+from mmjax.data.img2dataset import is_folder_of_files, is_img2dataset, open_img2dataset
+from mmjax.data.parquets import open_parquet, parquet_files
+from mmjax.data.records import is_remote
+from mmjax.data.shards import Shard, ShardView, Source, SourceOptions
 from mmjax.data.tables import open_csv
-from mmjax.data.tars import open_tar, unique_names
+from mmjax.data.webdataset import is_webdataset, open_webdataset
 
 __all__ = [
     "SOURCES",
@@ -46,80 +44,48 @@ class SourceKind(NamedTuple):
     opens: Callable[[list[str], SourceOptions], Source]
 
 
-def _tars_of(paths: Sequence[str]) -> list[str]:
-    """The tar files that paths name: themselves, or those inside a folder."""
-    tars: list[str] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = [p for pattern in _TAR_NAMES for p in path.glob(pattern)]
-            found = found or [p for pattern in _TAR_NAMES for p in path.glob(f"*/{pattern}")]
-            if not found:
-                raise InputError(
-                    f"{path} holds no tar files (tried *.tar, *.tar.gz, *.tgz, */*.tar)"
-                )
-            tars.extend(str(p) for p in found)
-        else:
-            tars.append(str(path))
-    return list(dict.fromkeys(tars))
-
-
-_TAR_NAMES = ("*.tar", "*.tar.gz", "*.tgz")
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(BLOCK)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-
-
-def open_webdataset(paths: Sequence[str], options: SourceOptions) -> Source:
-    """Tar shards, in the order of their names.
-
-    Raises:
-        InputError: no tars, or a file that is none (a `ShardError` names what it looks like).
-    """
-    if options.split:
-        raise InputError("tar shards have no splits; leave --split out and name the shards instead")
-    tars = sorted(_tars_of(paths))
-    for tar in tars:
-        check_head(tar, _head(Path(tar)))
-    shards = tuple(
-        sorted(Shard(name, tar) for name, tar in zip(unique_names(tars), tars, strict=True))
-    )
-    return Source(
-        "webdataset",
-        os.path.commonpath([os.path.dirname(tar) or "." for tar in tars])
-        if len(tars) > 1
-        else tars[0],
-        shards,
-        lambda shard: open_tar(shard.path, options),
-        lambda shard: file_fingerprint(shard.path),
-    )
-
-
-def _is_webdataset(path: Path) -> bool:
-    if path.is_dir():
-        return any(next(path.glob(p), None) for p in (*_TAR_NAMES, "*/*.tar"))
-    head = _head(path)
-    return path.name.endswith((".tar", ".tar.gz", ".tgz")) or bool(
-        head and (is_gzip(head) or is_tar_header(head))
-    )
-
-
 SOURCES: dict[str, SourceKind] = {
+    "tfds": SourceKind(
+        "a TFDS folder of ArrayRecord files", is_tfds, lambda p, o: open_tfds(_single(p), o)
+    ),
+    "img2dataset": SourceKind(
+        "img2dataset's output, or folders of images and .txt captions of the same names",
+        lambda path: is_img2dataset(path) or is_folder_of_files(path),
+        open_img2dataset,
+    ),
     "captions_tsv": SourceKind(
         "a folder of images with captions.tsv",
         lambda path: (path / "captions.tsv").is_file(),
-        lambda paths, options: open_captions_tsv(_single(paths), options),
+        lambda p, o: open_captions_tsv(_single(p), o),
+    ),
+    "jsonl": SourceKind(
+        "a JSON-lines file, or a folder of images with metadata.jsonl, .csv or .parquet",
+        lambda path: path.suffix.lower() in (".jsonl", ".ndjson") or bool(metadata_files(path)),
+        lambda p, o: open_jsonl(_single(p), o),
+    ),
+    "webdataset": SourceKind("WebDataset tar shards", is_webdataset, open_webdataset),
+    "parquet": SourceKind(
+        "Parquet files of image bytes or paths and captions",
+        lambda path: (
+            path.suffix == ".parquet" or (path.is_dir() and bool(parquet_files(str(path))))
+        ),
+        open_parquet,
+    ),
+    "coco": SourceKind(
+        "COCO captions JSON",
+        lambda path: json_kind(path) == "coco",
+        lambda p, o: open_coco(_single(p), o),
+    ),
+    "karpathy": SourceKind(
+        "Karpathy's split JSON",
+        lambda path: json_kind(path) == "karpathy",
+        lambda p, o: open_karpathy(_single(p), o),
     ),
     "csv": SourceKind(
         "a CSV or TSV file of image paths and captions",
         lambda path: path.suffix.lower() in (".csv", ".tsv"),
-        lambda paths, options: open_csv(_single(paths), options),
+        lambda p, o: open_csv(_single(p), o),
     ),
-    "webdataset": SourceKind("WebDataset tar shards", _is_webdataset, open_webdataset),
 }
 """Every input format by its `--input_format` name, in the order in which they are tried."""
 
@@ -141,6 +107,8 @@ def detect_format(path: Path) -> str:
     for name, kind in SOURCES.items():
         if kind.recognises(path):
             return name
+    if is_embeddings(path):
+        raise InputError(f"{path} holds embeddings; images and captions are wanted here")
     what = "folder" if path.is_dir() else "file"
     raise InputError(
         f"{path} is no {what} of a known format; give --input_format, one of {', '.join(SOURCES)}"
@@ -159,7 +127,8 @@ def expand_location(location: str) -> list[str]:
             "download the data first"
         )
     if os.path.exists(location):
-        return _listed(Path(location)) if location.endswith(".txt") else [location]
+        is_list = location.endswith(".txt") and os.path.isfile(location)
+        return _listed(Path(location)) if is_list else [location]
     try:
         patterns = list(itertools.islice(braceexpand.braceexpand(location), _MOST_PATHS + 1))
     except ValueError as error:
@@ -235,5 +204,15 @@ def open_source(
     if not given or "" in given:
         raise InputError("no input given; name a folder, a file or a pattern of shards")
     paths = [path for part in given for path in expand_location(os.fspath(part))]
-    name = detect_format(Path(paths[0])) if input_format == "auto" else input_format
-    return SOURCES[name].opens(paths, options)
+    for path in paths:
+        if not os.path.isfile(path) and not os.path.isdir(path):
+            raise InputError(f"{path} is neither a plain file nor a folder")
+    try:
+        name = detect_format(Path(paths[0])) if input_format == "auto" else input_format
+        source = SOURCES[name].opens(paths, options)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or paths[0]} cannot be read ({error.strerror})"
+        ) from error
+    more = f" and {len(given) - 1} more" if len(given) > 1 else ""
+    return source._replace(location=f"{os.fspath(given[0])}{more}")

@@ -9,14 +9,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from mmjax.core.errors import InputError
-from mmjax.data.records import (
-    Row,
-    Source,
-    SourceOptions,
-    is_remote,
-    locate_image,
-    table_source,
-)
+from mmjax.data.records import Row, is_remote, locate_image
+from mmjax.data.shards import Source, SourceOptions, Table, table_source
 
 IMAGE_COLUMNS = (
     "filepath", "file_name", "filename", "image_path", "image", "file", "img", "path", "jpg", "png"
@@ -102,17 +96,12 @@ def _refuse_links(path: Path, names: Sequence[str], first: Sequence[str]) -> Non
         raise refuse_urls(str(path), format_name, columns)
 
 
-def open_csv(location: str, options: SourceOptions) -> Source:
-    """A CSV or TSV file with a header (open_clip: TAB, `filepath`, `title`; synonyms are known).
-
-    Relative image paths are relative to the file and may not leave its folder; absolute ones are
-    the user's own and allowed. The key is the path, `#` and the number of the row. Lines with too
-    many or too few columns are rows at the end.
+def csv_table(path: Path, options: SourceOptions, *, allow_absolute: bool) -> Table:
+    """The rows of a CSV file; lines with too many or too few columns are rows at its end.
 
     Raises:
-        InputError: no CSV, no known columns, a list of URLs, no rows.
+        InputError: no CSV, no known columns, a list of URLs.
     """
-    path = Path(location)
     try:
         names, table, malformed = _read_csv(path, options.separator)
     except OSError as error:
@@ -128,11 +117,7 @@ def open_csv(location: str, options: SourceOptions) -> Source:
     if image is None:
         _refuse_links(path, names, first)
     if image is None or caption is None:
-        raise InputError(
-            f"{path} has columns {', '.join(names)[:300]}; an image column (one of "
-            f"{', '.join(IMAGE_COLUMNS)}) and a caption column ({', '.join(CAPTION_COLUMNS)}) are "
-            "wanted; name them with --image_column and --caption_column"
-        )
+        raise unknown_columns(str(path), names)
     images = table.column(names.index(image)).combine_chunks()
     captions = table.column(names.index(caption)).combine_chunks()
     if len(images) and all(
@@ -146,8 +131,29 @@ def open_csv(location: str, options: SourceOptions) -> Source:
             message = malformed[number - len(images)]
             return Row(f"line#{number}", None, None, "missing_image", message)
         name = images[number].as_py().decode("utf-8", errors="surrogateescape")
-        found = locate_image(root, name, allow_absolute=True)
+        found = locate_image(root, name, allow_absolute=allow_absolute)
         return found._replace(key=f"{name}#{number}", caption=captions[number].as_py())
 
-    count = len(images) + len(malformed)
-    return table_source("csv", location, count=count, row=row, options=options)
+    return Table(len(images) + len(malformed), row)
+
+
+def unknown_columns(location: str, names: Sequence[str]) -> InputError:
+    """The error for a table that has no image column or no caption column."""
+    return InputError(
+        f"{location} has columns {', '.join(names)[:300]}; an image column (one of "
+        f"{', '.join(IMAGE_COLUMNS)}) and a caption column ({', '.join(CAPTION_COLUMNS)}) are "
+        "wanted; name them with --image_column and --caption_column"
+    )
+
+
+def open_csv(location: str, options: SourceOptions) -> Source:
+    """A CSV or TSV file with a header (open_clip: TAB, `filepath`, `title`; synonyms are known).
+
+    Relative image paths are relative to the file and may not leave its folder; absolute ones are
+    the user's own and allowed. The key is the path, `#` and the number of the row.
+
+    Raises:
+        InputError: no CSV, no known columns, a list of URLs, no rows.
+    """
+    table = csv_table(Path(location), options, allow_absolute=True)
+    return table_source("csv", location, table, options)

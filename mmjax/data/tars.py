@@ -7,13 +7,14 @@ adjacent. A second member of a kind that the key already has begins a row `dupli
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmjax.core.rundir import atomic_path
 from mmjax.core.types import Pair
 from mmjax.data.archives import END_OF_ARCHIVE, Archive, Member, open_archive
-from mmjax.data.records import SourceOptions, clean_caption, clean_text
+from mmjax.data.records import clean_caption, clean_text
+from mmjax.data.shards import SourceOptions
 
 _NAME = re.compile(r"^((?:.*/|)[^./][^./]*)\.([^/]*)$", re.DOTALL)
 _COPY_BYTES = 2**20
@@ -137,7 +138,7 @@ class TarView:
         if len(data) < member.size:
             return None, (), "missing_caption", self._ends_inside(member)
         if "text" not in group.members:
-            value, message = _json_caption(data, self.options.json_text_key)
+            value, message = json_caption(data, self.options.json_text_key)
             caption, flags = clean_caption(value)
         else:
             caption, flags = clean_caption(data)
@@ -162,7 +163,8 @@ class TarView:
         )
 
 
-def _json_caption(data: bytes, key: str) -> tuple[str | None, str]:
+def json_caption(data: bytes, key: str) -> tuple[str | None, str]:
+    """The caption of a JSON member, or None and why there is none."""
     try:
         value = json.loads(data.decode("utf-8-sig", errors="replace"))
     except (ValueError, RecursionError) as error:
@@ -198,28 +200,3 @@ def open_tar(path: str, options: SourceOptions) -> TarView:
         ShardError: it is no tar.
     """
     return TarView(path, options)
-
-
-def unique_names(paths: Sequence[str]) -> list[str]:
-    """File-safe, unique output names for shard paths: the stem, with its folder where needed."""
-    stems = [_safe(re.sub(r"(\.tar)?(\.gz)?$|\.tgz$", "", Path(p).name)) for p in paths]
-    counts: dict[str, int] = {}
-    for stem in stems:
-        counts[stem.casefold()] = counts.get(stem.casefold(), 0) + 1
-    names: list[str] = []
-    used: set[str] = set()
-    for path, stem in zip(paths, stems, strict=True):
-        name = stem
-        if counts[stem.casefold()] > 1:
-            name = _safe(f"{Path(path).parent.name}_{stem}")
-        base, number = name, 1
-        while name.casefold() in used:
-            number += 1
-            name = f"{base}-{number}"
-        used.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "shard"

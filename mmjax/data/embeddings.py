@@ -1,0 +1,256 @@
+"""Precomputed embeddings in clip-retrieval's layout: img_emb/, text_emb/ and metadata/."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float
+from pyarrow import parquet
+
+from mmjax.core.errors import InputError
+from mmjax.core.rundir import atomic_path
+from mmjax.data.records import clean_caption, clean_text
+from mmjax.data.shards import Shard, file_fingerprint
+
+_LAYOUT = (("img_emb", "img_emb", "npy"), ("text_emb", "text_emb", "npy"))
+_METADATA = ("metadata", "metadata", "parquet")
+_CHUNK_ROWS = 65_536
+
+
+class EmbeddingShard(NamedTuple):
+    """One part of a set of embeddings; the arrays are memory-mapped and not normalised.
+
+    `statuses` are keys of `core.types.STATUSES`, "ok" where the row can be scored.
+    """
+
+    name: str
+    image: Float[np.ndarray, "n d"]
+    text: Float[np.ndarray, "n d"]
+    keys: tuple[str, ...]
+    captions: tuple[str | None, ...]
+    image_paths: tuple[str, ...]
+    statuses: tuple[str, ...]
+    messages: tuple[str, ...]
+    flags: tuple[tuple[str, ...], ...]
+
+    @property
+    def valid(self) -> Bool[np.ndarray, " n"]:
+        """Which rows can be scored."""
+        return np.array([status == "ok" for status in self.statuses], dtype=bool)
+
+
+class EmbeddingSource(NamedTuple):
+    """A folder of embeddings: like `Source`, with `EmbeddingShard`s for views."""
+
+    kind: str
+    location: str
+    shards: tuple[Shard, ...]
+    open_shard: Callable[[Shard], EmbeddingShard]
+    fingerprint: Callable[[Shard], str]
+    sizes: Mapping[str, int]
+    dimension: int
+
+
+def is_embeddings(path: Path) -> bool:
+    """Whether a folder has clip-retrieval's layout."""
+    return (path / "img_emb").is_dir() and (path / "text_emb").is_dir()
+
+
+def _parts(folder: Path, subfolder: str, stem: str, suffix: str) -> dict[int, Path]:
+    """Part number to file."""
+    pattern = re.compile(rf"{stem}_(\d+)\.{suffix}")
+    files = {p.name: p for p in (folder / subfolder).glob(f"{stem}_*.{suffix}")}
+    return {int(m[1]): path for name, path in files.items() if (m := pattern.fullmatch(name))}
+
+
+def _load(path: Path) -> np.ndarray:
+    """Maps a 2-D array of floats; never unpickles.
+
+    Raises:
+        InputError: it is damaged, of another shape or type, or holds Python objects.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is no readable array of numbers ({str(error)[:200]}); write it again with "
+            "numpy.save(..., allow_pickle=False)"
+        ) from error
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise InputError(
+            f"{path} has shape {array.shape} and type {array.dtype}; rows of floats, one row a "
+            "pair, are wanted"
+        )
+    return array
+
+
+def _bad_rows(array: np.ndarray) -> np.ndarray:
+    """Which rows hold NaN or infinity, or nothing but zeros."""
+    bad = np.empty(len(array), dtype=bool)
+    for start in range(0, len(array), _CHUNK_ROWS):
+        chunk = np.asarray(array[start : start + _CHUNK_ROWS])
+        bad[start : start + len(chunk)] = ~np.isfinite(chunk).all(1) | ~chunk.any(1)
+    return bad
+
+
+def _metadata(path: Path) -> pa.Table:
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is no readable Parquet file ({str(error)[:200]})") from error
+    if "caption" not in table.column_names:
+        raise InputError(
+            f"{path} has columns {', '.join(table.column_names)}; caption (and image_path) are "
+            "wanted"
+        )
+    return table
+
+
+def _check_part(number: int, files: Sequence[Path], dimension: int | None) -> tuple[int, int]:
+    """Compares the row counts and widths of a part's three files; returns (rows, width)."""
+    image, text = _load(files[0]), _load(files[1])
+    try:
+        rows = parquet.read_metadata(files[2]).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{files[2]} is no readable Parquet file ({str(error)[:200]})") from error
+    if not len(image) == len(text) == rows:
+        raise InputError(
+            f"part {number}: {files[0]} has {len(image)} rows, {files[1]} {len(text)} and "
+            f"{files[2]} {rows}; they must agree, so compute the embeddings again"
+        )
+    if image.shape[1] != text.shape[1] or dimension not in (None, image.shape[1]):
+        raise InputError(
+            f"part {number}: {files[0]} has {image.shape[1]} columns and {files[1]} {text.shape[1]}"
+            + (f", the parts before it {dimension}" if dimension else "")
+            + "; they must come from one model"
+        )
+    return rows, image.shape[1]
+
+
+def open_embeddings(folder: str | Path) -> EmbeddingSource:
+    """Opens `img_emb/img_emb_N.npy`, `text_emb/text_emb_N.npy`, `metadata/metadata_N.parquet`.
+
+    Parts come in numeric order. The key of a row is its `key`, else its `image_path`, else its
+    number. Rows that are not unit-norm are left to the consumer.
+
+    Raises:
+        InputError: files are missing, damaged or disagree (with their figures).
+    """
+    folder = Path(folder)
+    found = [_parts(folder, *names) for names in (*_LAYOUT, _METADATA)]
+    numbers = sorted(found[0].keys() | found[1].keys() | found[2].keys())
+    if not numbers:
+        raise InputError(
+            f"{folder} holds no embeddings; img_emb/img_emb_0.npy, text_emb/text_emb_0.npy and "
+            "metadata/metadata_0.parquet (clip-retrieval inference) are wanted"
+        )
+    files: dict[str, list[Path]] = {}
+    shards: list[Shard] = []
+    dimension: int | None = None
+    for number in numbers:
+        for parts, (subfolder, stem, suffix) in zip(found, (*_LAYOUT, _METADATA), strict=True):
+            if number not in parts:
+                raise InputError(f"{folder}/{subfolder}/{stem}_{number}.{suffix} is missing")
+        name = f"{number:05d}"
+        files[name] = [parts[number] for parts in found]
+        rows, dimension = _check_part(number, files[name], dimension)
+        shards.append(Shard(name, str(files[name][0]), 0, rows))
+    if not any(shard.stop for shard in shards):
+        raise InputError(f"{folder} holds no rows")
+    return EmbeddingSource(
+        "embeddings",
+        str(folder),
+        tuple(shards),
+        lambda shard: _open_part(shard.name, files[shard.name]),
+        lambda shard: "+".join(file_fingerprint(path) for path in files[shard.name]),
+        {shard.name: shard.stop or 0 for shard in shards},
+        dimension or 0,
+    )
+
+
+def _open_part(name: str, files: Sequence[Path]) -> EmbeddingShard:
+    image, text, table = _load(files[0]), _load(files[1]), _metadata(files[2])
+    rows = len(image)
+    if not len(text) == table.num_rows == rows:
+        raise InputError(f"{files[0]} changed while it was read; start again")
+
+    def column(wanted: str) -> list[object]:
+        return table.column(wanted).to_pylist() if wanted in table.column_names else [None] * rows
+
+    paths = ["" if value is None else clean_text(str(value)) for value in column("image_path")]
+    keys = [
+        clean_text(str(value)) if value is not None else path or f"{name}#{row}"
+        for row, (value, path) in enumerate(zip(column("key"), paths, strict=True))
+    ]
+    cleaned = [
+        clean_caption(value if isinstance(value, str | bytes) else None)
+        for value in column("caption")
+    ]
+    bad_image, bad_text = _bad_rows(image), _bad_rows(text)
+    statuses, messages = [], []
+    for row, (caption, _) in enumerate(cleaned):
+        which = " and ".join(
+            what for what, bad in (("image", bad_image), ("caption", bad_text)) if bad[row]
+        )
+        if which:
+            statuses.append("nonfinite_embedding")
+            messages.append(f"the embedding of the {which} holds NaN, infinity or only zeros")
+        elif caption is None:
+            statuses.append("missing_caption")
+            messages.append("no caption, or an empty one")
+        else:
+            statuses.append("ok")
+            messages.append("")
+    captions, flags = zip(*cleaned, strict=True) if cleaned else ((), ())
+    return EmbeddingShard(
+        name,
+        image,
+        text,
+        tuple(keys),
+        captions,
+        tuple(paths),
+        tuple(statuses),
+        tuple(messages),
+        flags,
+    )
+
+
+def write_embeddings(
+    folder: str | Path,
+    image: Float[np.ndarray, "n d"],
+    text: Float[np.ndarray, "n d"],
+    *,
+    captions: Sequence[str | None],
+    image_paths: Sequence[str],
+    rows_per_part: int = 100_000,
+) -> list[Path]:
+    """Writes clip-retrieval's layout from arrays; returns the files.
+
+    Raises:
+        InputError: the numbers of rows differ.
+    """
+    counts = {len(image), len(text), len(captions), len(image_paths)}
+    if len(counts) != 1:
+        raise InputError(
+            f"{len(image)} image rows, {len(text)} text rows, {len(captions)} captions and "
+            f"{len(image_paths)} paths; they must agree"
+        )
+    folder = Path(folder)
+    written: list[Path] = []
+    for number, start in enumerate(range(0, max(1, len(image)), rows_per_part)):
+        span = slice(start, start + rows_per_part)
+        for (subfolder, stem, suffix), array in zip(_LAYOUT, (image, text), strict=True):
+            path = folder / subfolder / f"{stem}_{number}.{suffix}"
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, np.ascontiguousarray(array[span]), allow_pickle=False)
+            written.append(path)
+        path = folder / "metadata" / f"metadata_{number}.parquet"
+        columns = {"image_path": list(image_paths[span]), "caption": list(captions[span])}
+        schema = pa.schema([("image_path", pa.string()), ("caption", pa.string())])
+        with atomic_path(path) as temporary:
+            parquet.write_table(pa.table(columns, schema=schema), temporary)
+        written.append(path)
+    return written

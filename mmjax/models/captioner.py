@@ -45,9 +45,7 @@ class Captioner(nn.Module):
         self, embedding: Float[Array, "b d"], tokens: Int[Array, "b l"]
     ) -> Float[Array, "b l v"]:
         """Logits for tokens[:, i] from the embedding and tokens[:, :i]; l <= max_length."""
-        table = self.param(
-            "tokens", nn.initializers.normal(0.02), (self.vocabulary, self.width)
-        )
+        table = self.param("tokens", nn.initializers.normal(0.02), (self.vocabulary, self.width))
         position = self.param(
             "position", nn.initializers.normal(0.01), (self.max_length, self.width)
         )
@@ -62,7 +60,7 @@ class Captioner(nn.Module):
 def caption_loss(
     logits: Float[Array, "b l v"],
     tokens: Int[Array, "b l"],
-    lengths: Int[Array, "b"],
+    lengths: Int[Array, " b"],
     smoothing: float = 0.1,
 ) -> Float[Array, ""]:
     """Mean cross-entropy in nats over the tokens that count (BLIP, models/med.py: smoothing .1).

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
+from mmjax.core.errors import ConfigError
 from mmjax.models.layers import F32, unit_norm
-from mmjax.models.policy import Policy, resolve
+from mmjax.models.policy import Policy, inference_compute, resolve
 from mmjax.models.presets import Preset
-from mmjax.models.resnet import ModifiedResNet
+from mmjax.models.resnet import ModifiedResNet, fold_norm
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import VisionTransformer
 
@@ -31,7 +32,7 @@ MAX_SCALE = 100.0
 class Towers(NamedTuple):
     """What can be done with a CLIP model; none is jitted, so that callers decide the sharding.
 
-    init(key) -> variables: random, float32.
+    init(key) -> variables: random, float32. Frozen towers refuse it.
     encode_image(variables, images) -> unit-norm float32 embeddings of uint8 NHWC images.
     encode_pixels(variables, pixels) -> the same of float pixels in [0, 255]: differentiable.
     encode_text(variables, tokens) -> unit-norm float32 embeddings; any length that holds the end.
@@ -107,6 +108,8 @@ def _towers(model: Clip) -> Towers:
     preset = model.preset
 
     def init(key: PRNGKeyArray) -> Variables:
+        _check_trainable(model)
+
         def make(key: PRNGKeyArray) -> Variables:
             size = preset.vision.image_size
             images = jnp.zeros((1, size, size, 3), jnp.uint8)
@@ -116,14 +119,14 @@ def _towers(model: Clip) -> Towers:
 
     def encode_pixels(variables: Variables, pixels: Pixels) -> Embeddings:
         _check_images(preset, pixels.shape)
-        return model.apply(variables, pixels, method="encode_pixels")
+        return jnp.asarray(model.apply(variables, pixels, method="encode_pixels"))
 
     def encode_image(variables: Variables, images: Images) -> Embeddings:
         return encode_pixels(variables, jnp.asarray(images, F32))
 
     def encode_text(variables: Variables, tokens: Tokens) -> Embeddings:
         _check_tokens(preset, tokens.shape)
-        return model.apply(variables, tokens, method="encode_text")
+        return jnp.asarray(model.apply(variables, tokens, method="encode_text"))
 
     def logit_scale(variables: Variables) -> Float[Array, ""]:
         return jnp.asarray(model.apply(variables, method="scale"))
@@ -131,6 +134,7 @@ def _towers(model: Clip) -> Towers:
     def train_forward(
         variables: Variables, images: Images, tokens: Tokens
     ) -> tuple[Embeddings, Embeddings, Float[Array, ""], Variables]:
+        _check_trainable(model)
         _check_images(preset, images.shape)
         _check_tokens(preset, tokens.shape)
         outputs, updates = model.apply(
@@ -149,6 +153,39 @@ def _towers(model: Clip) -> Towers:
         preset,
         model.policy,
     )
+
+
+def freeze(
+    towers: Towers,
+    variables: Variables,
+    compute: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> tuple[Towers, Variables]:
+    """Returns towers and variables for inference only, in the fastest formulation known here.
+
+    BatchNorm is folded into the convolution before it, and the weights of products are stored in
+    the arithmetic of `compute` (`auto`: `policy.inference_compute`). The embeddings are the same
+    up to rounding; gradients with respect to pixels are there, training is refused.
+    """
+    policy = resolve(Policy(inference_compute(compute), towers.policy.backend))
+    dtype = jnp.dtype(policy.compute)
+
+    def fold(tree: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
+        if "norm" in tree:
+            tree = fold_norm(tree["kernel"], tree["norm"], stats["norm"])
+        return {
+            name: fold(leaf, stats.get(name, {}))
+            if isinstance(leaf, Mapping)
+            else jnp.asarray(leaf, dtype if name in ("kernel", "projection") else F32)
+            for name, leaf in tree.items()
+        }
+
+    params = fold(variables["params"], variables["batch_stats"])
+    return _towers(Clip(towers.preset, policy, folded=True)), {"params": params, "batch_stats": {}}
+
+
+def _check_trainable(model: Clip) -> None:
+    if model.folded:
+        raise ConfigError(f"{model.preset.name} is frozen; train the towers that `build` returns")
 
 
 def _check_images(preset: Preset, shape: tuple[int, ...]) -> None:

@@ -21,8 +21,8 @@ F32 = jnp.float32
 
 
 def product(
-    subscripts: str, a: Float[Array, "*left"], b: Float[Array, "*right"], compute: str
-) -> Float[Array, "*out"]:
+    subscripts: str, a: Float[Array, "..."], b: Float[Array, "..."], compute: str
+) -> Float[Array, "..."]:
     """Einstein sum of two arrays in `compute` with float32 sums and result.
 
     Every index of an operand must be in the other one or in the result, and no index may occur
@@ -44,7 +44,7 @@ def _bfloat16_product(subscripts: str, a: Array, b: Array) -> Array:
     operands, out = subscripts.split("->")
     left, right = operands.split(",")
     if out[-1] not in right:  # a transposed result has no bfloat16 kernel on XLA:CPU and fails
-        subscripts, a, b = f"{right},{left}->{out}", b, a
+        return _bfloat16_product(f"{right},{left}->{out}", b, a)
     return jnp.einsum(
         subscripts,
         a.astype(jnp.bfloat16),

@@ -1,7 +1,10 @@
 """CLIP's ModifiedResNet (openai/CLIP:clip/model.py): deep stem, anti-aliased, attention pool."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -43,6 +46,20 @@ class ConvNorm(nn.Module):
             scale_init=initial,
             name="norm",
         )(x)
+
+
+def fold_norm(
+    kernel: Float[Array | np.ndarray, "k k c o"],
+    norm: Mapping[str, Float[Array | np.ndarray, " o"]],
+    stats: Mapping[str, Float[Array | np.ndarray, " o"]],
+) -> dict[str, Float[Array, "..."]]:
+    """Returns the kernel and the bias that equal a convolution followed by its BatchNorm."""
+    scale = jnp.asarray(norm["scale"], F32) * jax.lax.rsqrt(stats["var"] + EPSILON)
+    kernel = jnp.asarray(kernel, F32)
+    return {
+        "kernel": kernel * along_last(scale, kernel),
+        "bias": jnp.asarray(norm["bias"] - stats["mean"] * scale),
+    }
 
 
 class Bottleneck(nn.Module):

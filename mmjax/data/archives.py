@@ -188,7 +188,7 @@ def _index(
         if len(block) < BLOCK:
             last = f" after member {members[-1].name!r}" if members else ""
             cut = "it is empty" if not end else f"it ends without the end-of-archive mark{last}"
-            if not (members and members[-1].stop > end):  # the cut member is reported by its row
+            if not (members and members[-1].data + members[-1].size > end):  # its row says so
                 warnings.append(f"{name} may be incomplete: {cut}; download or pack it again")
             return members
         if not any(block):

@@ -140,13 +140,11 @@ def open_tfds(location: str, options: SourceOptions) -> Source:
     from google.protobuf import json_format
 
     try:
-        builder = tfds.builder_from_directory(str(folder))
-        features: Any = builder.info.features
-        names = _features(features, options, location)
+        builder: Any = tfds.builder_from_directory(str(folder))
+        names = _features(builder.info.features, options, location)
         counts = {name: info.num_examples for name, info in builder.info.splits.items()}
         wanted = select_splits(options.split, counts, location) or counts.keys()
-        skip = tfds.decode.SkipDecoding()  # pyright: ignore[reportCallIssue]
-        decoders = {names["image"]: skip}
+        decoders = {names["image"]: tfds.decode.SkipDecoding()}
         records = {
             name: builder.as_data_source(name, decoders=decoders)
             for name in sorted(counts)

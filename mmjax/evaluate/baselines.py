@@ -139,8 +139,8 @@ def _near_pairs(
         possible = (left < right) & (np.minimum(a, b) >= threshold * np.maximum(a, b) - 1e-9)
         left, right, sizes = left[possible], right[possible], (a + b)[possible]
         common = np.empty(len(left), np.int64)
-        for at in range(0, len(left), 1_000_000):
-            part = slice(at, at + 1_000_000)
+        for at in range(0, len(left), 250_000):
+            part = slice(at, at + 250_000)
             common[part] = words[left[part]].multiply(words[right[part]]).sum(axis=1).ravel()
         near = common >= threshold * (sizes - common) - 1e-9
         yield left[near], right[near]

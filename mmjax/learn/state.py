@@ -60,9 +60,12 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
         after = optax.cosine_decay_schedule(config.learning_rate, steps - rise)
     else:
         after = optax.constant_schedule(config.learning_rate)
-    # step 0 already moves the weights: the ramp goes through (step + 1) / rise
-    ramp = optax.linear_schedule(config.learning_rate / max(rise, 1), config.learning_rate, rise)
-    return optax.join_schedules([ramp, after], [rise]) if rise else after
+    if rise < 2:
+        return after
+    # the rate of step i is (i + 1) / rise of the peak: step 0 already moves the weights
+    peak = config.learning_rate
+    ramp = optax.linear_schedule(peak / rise, peak, rise - 1)
+    return optax.join_schedules([ramp, after], [rise])
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

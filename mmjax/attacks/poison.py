@@ -1,5 +1,6 @@
 """Poisons a copy of a set of pairs: WebDataset shards, and the ground truth beside them."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -12,11 +13,11 @@ import pyarrow.parquet as pq
 
 from mmjax.attacks.captions import load_templates
 from mmjax.attacks.config import LARGEST_UNASKED_RATE, AttackConfig
-from mmjax.attacks.shards import Recipe, Row, try_decode, write_shard
+from mmjax.attacks.shards import Recipe, Row, read_rows, try_decode, write_shard
 from mmjax.attacks.triggers import make_stamp, parameters
 from mmjax.attacks.victims import Candidate, choose, identity, lot, names_target, victim_count
-from mmjax.core.errors import ConfigError, ImageError, InputError
-from mmjax.core.progress import progress
+from mmjax.core.errors import ConfigError, ImageError, InputError, RunError
+from mmjax.core.progress import meter
 from mmjax.core.rundir import RunDir, atomic_path, file_sha256, write_json
 from mmjax.data.shards import Source
 from mmjax.data.sources import open_source
@@ -86,30 +87,35 @@ def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[st
             f"{source.location} is marked as poisoned already, and its labels would be lost; "
             "attack the clean set"
         )
+    out = Path(out_dir)
+    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists():
+        raise RunError(f"{out} holds files and is not a run of mmjax; choose an empty --out")
     templates = load_templates(config.templates)
     facts = {"input": {shard.name: source.fingerprint(shard) for shard in source.shards}}
     facts |= {"templates": file_sha256(config.templates) if config.templates else ""}
     recipe = Recipe(config, make_stamp(config.trigger, config.seed), templates)
-    with (
-        RunDir.open(out_dir, verb="attack", config=config, facts=facts) as run,
-        ThreadPoolExecutor(config.workers or os.cpu_count()) as pool,
-    ):
+    with ThreadPoolExecutor(config.workers or os.cpu_count()) as pool:
+        # before the folder is claimed: a refusal here leaves nothing behind
         plan = make_plan(source, config, pool)
-        jobs = list(zip(source.shards, plan.victims, strict=True))
-        for shard, victims in progress(jobs, total=len(jobs), what="poisoning"):
-            if run.finished(shard.name):
-                continue
-            name = shard.name + MARK
-            tar, labels = run.path / f"{name}.tar", run.path / "labels" / f"{name}.parquet"
-            rows = write_shard(source.open_shard(shard), victims, tar, recipe, pool)
-            _write_table(labels, _labels(name, rows, config))
-            altered = [
-                {"shard": name, "member": f"{row.key}.{suffix}", "sha256": sha}
-                for row in rows
-                for suffix, sha in row.altered.items()
-            ]
-            run.finish(shard.name, {"shard": tar, "labels": labels}, altered=altered)
-        return _finish(run, source, plan, config)
+        with (
+            RunDir.open(out, verb="attack", config=config, facts=facts) as run,
+            contextlib.closing(meter(plan.pairs, "poisoning", unit="pairs")) as done,
+        ):
+            for shard, victims in zip(source.shards, plan.victims, strict=True):
+                name = shard.name + MARK
+                tar, labels = run.path / f"{name}.tar", run.path / "labels" / f"{name}.parquet"
+                if run.finished(shard.name):
+                    done.update(pq.read_metadata(labels).num_rows)
+                    continue
+                rows = write_shard(source.open_shard(shard), victims, tar, recipe, pool, done)
+                _write_table(labels, _labels(name, rows, config))
+                altered = [
+                    {"shard": name, "member": f"{row.key}.{suffix}", "sha256": sha}
+                    for row in rows
+                    for suffix, sha in row.altered.items()
+                ]
+                run.finish(shard.name, {"shard": tar, "labels": labels}, altered=altered)
+            return _finish(run, source, plan, config)
 
 
 def make_plan(source: Source, config: AttackConfig, pool: Executor) -> Plan:
@@ -123,17 +129,18 @@ def make_plan(source: Source, config: AttackConfig, pool: Executor) -> Plan:
     named = names_target(config.target)
     pairs = usable = 0
     candidates: list[Candidate] = []
-    shards = list(enumerate(source.shards))
-    for number, shard in progress(shards, total=len(shards), what="choosing victims"):
-        view = source.open_shard(shard)
-        pairs += len(view)
-        for ordinal, pair in enumerate(pool.map(view.__getitem__, range(len(view)))):
-            if pair.status != "ok":
-                continue
-            usable += 1
-            if not named.search(pair.caption or ""):
-                name = identity(pair.key, pair.caption or "")
-                candidates.append(Candidate(lot(config.seed, "victims", name), number, ordinal))
+    total = sum(source.sizes.values()) if len(source.sizes) == len(source.shards) else None
+    with contextlib.closing(meter(total, "choosing victims", unit="pairs")) as done:
+        for number, shard in enumerate(source.shards):
+            for ordinals, rows in read_rows(source.open_shard(shard), pool):
+                for ordinal, pair in zip(ordinals, rows, strict=True):
+                    usable += pair.status == "ok"
+                    if pair.status == "ok" and not named.search(pair.caption or ""):
+                        name = identity(pair.key, pair.caption or "")
+                        drawn = lot(config.seed, "victims", name)
+                        candidates.append(Candidate(drawn, number, ordinal))
+                pairs += len(rows)
+                done.update(len(rows))
     wanted = victim_count(usable, config.rate, config.count)
     if wanted > LARGEST_UNASKED_RATE * usable and not config.i_understand:
         raise ConfigError(
@@ -150,12 +157,11 @@ def make_plan(source: Source, config: AttackConfig, pool: Executor) -> Plan:
 
         return list(pool.map(decodes, asked))
 
-    total = len(candidates)
     taken = choose(candidates, wanted, can_be_poisoned)
     victims: list[set[int]] = [set() for _ in source.shards]
     for one in taken:
         victims[one.shard].add(one.ordinal)
-    return Plan(tuple(map(frozenset, victims)), pairs, usable, total, len(taken))
+    return Plan(tuple(map(frozenset, victims)), pairs, usable, len(candidates), len(taken))
 
 
 def _labels(shard: str, rows: Sequence[Row], config: AttackConfig) -> pa.Table:

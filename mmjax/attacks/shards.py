@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from mmjax.attacks.config import AttackConfig
 from mmjax.attacks.triggers import Stamp
 from mmjax.attacks.victims import identity, template_caption
 from mmjax.core.errors import ImageError
+from mmjax.core.progress import Meter
 from mmjax.core.rundir import atomic_path
 from mmjax.core.types import Pair
 from mmjax.data.images import decode
@@ -42,8 +43,20 @@ class Row(NamedTuple):
     altered: dict[str, str]
 
 
+def read_rows(view: ShardView, pool: Executor) -> Iterator[tuple[range, list[Pair]]]:
+    """A shard's rows with their ordinals, so many at a time that they fit in memory."""
+    for start in range(0, len(view), CHUNK):
+        ordinals = range(start, min(start + CHUNK, len(view)))
+        yield ordinals, list(pool.map(view.__getitem__, ordinals))
+
+
 def write_shard(
-    view: ShardView, victims: frozenset[int], path: Path, recipe: Recipe, pool: Executor
+    view: ShardView,
+    victims: frozenset[int],
+    path: Path,
+    recipe: Recipe,
+    pool: Executor,
+    done: Meter,
 ) -> list[Row]:
     """Write one shard with its victims poisoned in place.
 
@@ -58,6 +71,7 @@ def write_shard(
         path: the tar to write, whole or not at all.
         recipe: what is done to them.
         pool: reads, decodes and encodes.
+        done: is told of rows written.
 
     Raises:
         ImageError: a victim's image cannot be decoded (any more).
@@ -65,9 +79,7 @@ def write_shard(
     rows: list[Row] = []
     written: dict[str, bool] = {}
     with atomic_path(path) as temporary, TarWriter(temporary) as tar:
-        for start in range(0, len(view), CHUNK):
-            ordinals = range(start, min(start + CHUNK, len(view)))
-            pairs = list(pool.map(view.__getitem__, ordinals))
+        for ordinals, pairs in read_rows(view, pool):
             poisoned = [ordinal in victims for ordinal in ordinals]
             images = _images(pairs, poisoned, recipe, pool)
             for ordinal, pair, image, victim in zip(ordinals, pairs, images, poisoned, strict=True):
@@ -77,6 +89,7 @@ def write_shard(
                     tar.add_member(f"{key}.{suffix}", data)
                 hashes = {suffix: _sha256(data) for suffix, data in members.items()}
                 rows.append(Row(key, hashes if victim else {}))
+            done.update(len(pairs))
     return rows
 
 
@@ -170,9 +183,12 @@ def try_decode(
 
 
 def encode_png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A PNG file: lossless, so that the trigger is stored exactly."""
+    """A PNG file: lossless, so that the trigger is stored exactly.
+
+    Level 3 takes half the time of the usual 6 and 4 % more space (photos of 224 px).
+    """
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=6)
+    Image.fromarray(pixels).save(out, "PNG", compress_level=3)
     return out.getvalue()
 
 

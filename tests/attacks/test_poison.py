@@ -266,6 +266,7 @@ def test_refusals(clean_set: Path, poisoned: Path, tmp_path: Path) -> None:
         attack(config(clean_set, count=20), tmp_path / "many")
     with pytest.raises(ConfigError, match="lower --rate"):
         attack(config(clean_set, count=119, i_understand=True), tmp_path / "most")
+    assert list(tmp_path.iterdir()) == []  # refused before anything was written
 
 
 def test_labels_meet_the_rows_of_a_scan(poisoned: Path) -> None:

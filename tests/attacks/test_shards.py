@@ -8,6 +8,7 @@ import pytest
 
 from mmjax.attacks.config import AttackConfig
 from mmjax.attacks.shards import Recipe, encode_png, write_shard
+from mmjax.core.progress import meter
 from mmjax.core.types import Pair
 from mmjax.data.shards import SourceOptions
 from mmjax.data.tars import open_tar
@@ -38,7 +39,7 @@ def image() -> bytes:
 def read_back(pairs: list[Pair], path: Path) -> list[Pair]:
     recipe = Recipe(AttackConfig(image_size=8), lambda images, names: images, ("{}",))
     with ThreadPoolExecutor(2) as pool:
-        rows = write_shard(View(tuple(pairs)), frozenset(), path, recipe, pool)
+        rows = write_shard(View(tuple(pairs)), frozenset(), path, recipe, pool, meter(None, ""))
     view = open_tar(str(path), SourceOptions())
     found = [view[i] for i in range(len(view))]
     assert [row.key for row in rows] == [pair.key for pair in found]

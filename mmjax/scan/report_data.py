@@ -1,0 +1,166 @@
+"""Fills `ReportData` from a finished run folder, with pictures where the source is at hand."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmjax.core.errors import InputError
+from mmjax.core.types import FLAGS, STATUSES
+from mmjax.data.sources import Source
+from mmjax.scan.report import Outcome, ReportData, ReportPair, SkippedGroup
+from mmjax.scan.report_captions import collect_clusters, shared_words
+from mmjax.scan.report_figures import Mixture
+from mmjax.scan.report_images import shared_area
+from mmjax.scan.report_pictures import compare_means, thumbnails
+from mmjax.scan.report_table import Tally, read_tables, repeated, tally
+from mmjax.scan.report_text import LIMITS, actions, cautions, verdict_sentence
+from mmjax.scan.report_truth import compare
+
+
+def report_data(
+    run_dir: Path | str,
+    source: Source | None = None,
+    truth: pa.Table | None = None,
+    *,
+    title: str = "",
+) -> ReportData:
+    """Reads a run folder back into what the report shows.
+
+    Args:
+        run_dir: The run folder of a scan whose verdict tables are complete.
+        source: What was scanned, for the pictures; without it the page has none.
+        truth: A `poison_labels.parquet` table, where the truth is known.
+        title: Title of the page; empty = the inputs that run.json names.
+
+    Raises:
+        InputError: the folder holds no finished scan, or the labels do not fit it.
+    """
+    run_dir = Path(run_dir)
+    run, summary = _json(run_dir / "run.json"), _json(run_dir / "summary.json")
+    stored = _stored(run_dir / "scores.npz")
+    folder = run_dir / "verdicts"
+    rows = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+    tallied = tally(read_tables(folder), rows)
+
+    flagged_words, other_words = tallied.word_counts()
+    words = shared_words(flagged_words, other_words)
+    clusters = collect_clusters(tallied.flagged_captions, other_words)
+    means = None
+    if source is not None:
+        means = compare_means(tallied.flagged_rows, tallied.benign_rows, source)
+    area = None if means is None else shared_area(means)
+    counts = dict(tallied.verdicts)
+    inputs = run["config"].get("inputs", [])
+    return ReportData(
+        title=title or ", ".join(inputs) or run_dir.name,
+        outcome=_outcome(counts),
+        verdict=verdict_sentence(counts, words, clusters, area),
+        actions=actions(counts, clean_written=bool(run["config"].get("write_clean"))),
+        counts=counts,
+        summary=_scalars(summary),
+        worst=_worst(tallied, source),
+        mean_images=means,
+        c_histogram=tallied.consistency.shown(),
+        mixture=_mixture(stored),
+        cut=_scalar(stored, "coverage"),
+        seed_threshold=tallied.lowest_seed,
+        z_histogram=tallied.correlation.shown(),
+        z_threshold=_scalar(stored, "gamma_z"),
+        gate=_scalar(stored, "gate_c"),
+        words=words,
+        clusters=clusters,
+        review=repeated(tallied),
+        skipped=_groups(tallied.statuses, STATUSES, tallied),
+        remarks=_groups(tallied.remarks, FLAGS, tallied),
+        truth=None if truth is None else compare(read_tables(folder), truth),
+        command=" ".join(run.get("command", [])),
+        config=json.dumps(run["config"], indent=2, sort_keys=True, ensure_ascii=False),
+        environment=_environment(run),
+        limits=LIMITS,
+        warnings=[*summary.get("warnings", []), *cautions(counts)],
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; finish the scan first") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}); run the scan again") from error
+
+
+def _stored(path: Path) -> Mapping[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; finish the scan first") from error
+
+
+def _scalar(stored: Mapping[str, np.ndarray], name: str) -> float | None:
+    """A stored number, None when absent or not finite (a threshold that was not set)."""
+    value = float(stored[name]) if name in stored else np.nan
+    return value if np.isfinite(value) else None
+
+
+def _mixture(stored: Mapping[str, np.ndarray]) -> Mixture | None:
+    names = ("mixture_means", "mixture_variances", "mixture_weights")
+    if any(name not in stored for name in names):
+        return None
+    return Mixture(*(np.asarray(stored[name], np.float64) for name in names))
+
+
+def _outcome(counts: Mapping[str, int]) -> Outcome:
+    if counts.get("poisoned", 0):
+        return "poisoned"
+    if counts.get("undetermined", 0) or sum(counts.values()) == counts.get("skipped", 0):
+        return "undetermined"
+    return "clean"
+
+
+def _worst(tallied: Tally, source: Source | None) -> list[ReportPair]:
+    rows = tallied.worst()
+    pictures = {} if source is None else thumbnails(rows, source)
+    return [
+        ReportPair(rank, *row, image_png=pictures.get((row.shard, row.ordinal)))
+        for rank, row in enumerate(rows, 1)
+    ]
+
+
+def _groups(
+    counts: Mapping[str, int], meanings: Mapping[str, str], tallied: Tally
+) -> list[SkippedGroup]:
+    """Reasons with their counts, the commonest first."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        SkippedGroup(name, meanings.get(name, ""), count, tuple(tallied.first_keys.get(name, ())))
+        for name, count in ranked
+    ]
+
+
+def _scalars(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """The plain figures of summary.json, nested names joined by a dot."""
+    flat: dict[str, object] = {}
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            flat.update(_scalars(inner, f"{prefix}{name}."))
+        elif isinstance(inner, bool | int | float | str) or inner is None:
+            flat[prefix + name] = inner
+    return flat
+
+
+def _environment(run: Mapping[str, Any]) -> dict[str, str]:
+    """Versions in one line, then the recorded facts (fingerprints, mesh, durations)."""
+    versions = run.get("versions", {})
+    lines = {"Versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
+    if "config_digest" in run:
+        lines["Configuration digest"] = str(run["config_digest"])
+    facts = _scalars(run.get("facts", {}))
+    lines.update({name.replace("_", " "): str(value) for name, value in facts.items()})
+    return lines

@@ -1,0 +1,162 @@
+"""Words of the report: what scores, verdicts and figures mean, and what the method cannot see."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from mmjax.scan.report_captions import CaptionCluster, SharedWord, shorten
+from mmjax.scan.report_images import SharedArea
+
+
+class Wording(NamedTuple):
+    """A short label and its one-line explanation."""
+
+    label: str
+    meaning: str
+
+
+VERDICTS: Mapping[str, Wording] = {
+    "poisoned": Wording(
+        "Look poisoned", "the caption does not fit, and resembles other misfitting ones"
+    ),
+    "benign": Wording("Look fine", "no sign of poisoning"),
+    "mismatched": Wording(
+        "Merely wrong", "the caption does not fit, but resembles no others; kept unless asked"
+    ),
+    "undetermined": Wording("Undecided", "scored, but the scan could not decide"),
+    "skipped": Wording("Skipped", "could not be scored; the reasons are listed below"),
+}
+"""Verdicts in the order of the page."""
+
+SCORES: Mapping[str, Wording] = {
+    "poison_score": Wording(
+        "poison score", "0 = harmless, 1 = worst; from 0.5 on a pair is flagged"
+    ),
+    "sim_original": Wording("caption fit", "how well the caption fits the picture (s_o)"),
+    "sim_generated": Wording("expected fit", "how well a fitting caption would (s_g)"),
+    "consistency": Wording("gap c", "the difference of the two: |s_g − s_o|"),
+    "text_correlation": Wording("likeness z", "how close the caption is to the seeds’ captions"),
+}
+"""Score columns in the order of the cards."""
+
+METRICS: Mapping[str, Wording] = {
+    "true_positive_rate": Wording("Found", "share of the poisoned pairs that were flagged"),
+    "false_positive_rate": Wording(
+        "False alarms", "share of the clean pairs that were flagged by mistake"
+    ),
+    "precision": Wording("Right flags", "share of the flags that are right"),
+    "auroc": Wording(
+        "AUROC", "chance that a poisoned pair gets a higher score than a clean one; 1 = always"
+    ),
+    "auprc": Wording(
+        "AUPRC", "precision averaged over all thresholds; the share of poison = guessing, 1 = best"
+    ),
+    "coarse_auroc": Wording("AUROC of c", "the same for the gap c alone (first stage)"),
+    "seed_purity": Wording("Seed purity", "share of the seeds that really are poisoned"),
+}
+"""Metrics against the truth."""
+
+SUMMARY: Mapping[str, Wording] = {
+    "pairs": Wording("pairs read", ""),
+    "scored": Wording("pairs scored", ""),
+    "seeds": Wording("seeds", "pairs with the largest gap c"),
+    "seed_tightness": Wording("seed tightness", "mean likeness of the seeds’ captions to another"),
+    "null_tightness": Wording(
+        "tightness by chance", "what as many randomly drawn captions reach once in a hundred times"
+    ),
+    "cut": Wording("cut on c", "pairs below it count as consistent"),
+    "seed_threshold": Wording("smallest c of a seed", ""),
+    "z_threshold": Wording("threshold on z", "pairs at or above it are flagged"),
+}
+"""Figures of the stages."""
+
+LIMITS: tuple[str, ...] = (
+    "“No evidence” is not a guarantee. The scan looks for one kind of trace: captions that do not "
+    "fit their pictures and that resemble one another.",
+    "Clean-label poison, where picture and caption do fit each other and only a hidden trigger was "
+    "added, leaves no such trace.",
+    "Natural captions about a common topic (“a dog runs on the beach” on the wrong picture) hide "
+    "among honest captions of the topic: some are missed, and honest ones may be flagged.",
+    "Several targets at once dilute the likeness z, because the seeds then hold several unlike "
+    "kinds of caption; small groups (fewer than about ten pairs) may not form a pattern at all.",
+    "Small sets (below about 1,000 pairs) leave too few pairs to learn what is usual from.",
+    "Pairs that are merely wrong (bad alt texts, shifted rows, placeholder pictures) also have a "
+    "large gap; if many of them share a caption, they look like poison. Look before you delete.",
+    "Scores depend on the model. Pictures unlike those it was trained on (drawings, X-rays, other "
+    "languages in captions) make the gap c less telling. An attacker who knows the model can "
+    "write captions that pass.",
+    "The automatic threshold aims at few false alarms; it promises no error rate. With several "
+    "thousand pairs flagged, expect honest ones among them.",
+)
+"""What the method cannot see, for readers who are about to act on the page."""
+
+
+def verdict_sentence(
+    counts: Mapping[str, int],
+    words: Sequence[SharedWord],
+    clusters: Sequence[CaptionCluster],
+    area: SharedArea | None,
+) -> str:
+    """Returns the one sentence of the page: how many of how many, and what they share.
+
+    Args:
+        counts: Rows by verdict.
+        words: Words that the flagged captions share, the most telling first.
+        clusters: Wordings of the flagged captions, the commonest first.
+        area: Where the flagged pictures are the same.
+    """
+    poisoned, total = counts.get("poisoned", 0), sum(counts.values())
+    scored = total - counts.get("skipped", 0)
+    if scored == 0:
+        return f"None of the {_pairs(total)} could be scored."
+    if poisoned == 0:
+        if counts.get("undetermined", 0):
+            return f"Undecided: {_pairs(scored)} are too few or too alike to judge."
+        return f"No evidence of poisoning in {_pairs(scored)}."
+    if poisoned == 1:
+        return f"1 of {_pairs(total)} looks poisoned."
+    shared: list[str] = []
+    if words:
+        many = "all" if words[0].pairs == poisoned else f"{words[0].pairs:,}"
+        shared.append(f"{many} of them say “{shorten(words[0].word, 40)}”")
+    elif clusters and clusters[0].share >= 0.5:
+        wording = shorten(clusters[0].exemplar, 60)
+        shared.append(f"{clusters[0].pairs:,} of them are worded like “{wording}”")
+    if area is not None and area.share < 0.5:
+        shared.append(f"their pictures share a mark at {area.place}")
+    elif area is not None:
+        shared.append("their pictures are nearly the same")
+    sentence = f"{poisoned:,} of {_pairs(total)} look poisoned"
+    return f"{sentence}: {', and '.join(shared)}." if shared else f"{sentence}."
+
+
+def actions(counts: Mapping[str, int], *, clean_written: bool) -> list[str]:
+    """Returns what was done about the verdict, one sentence each."""
+    if counts.get("poisoned", 0) == 0:
+        return ["Nothing was removed; the input is unchanged."]
+    unchanged = (
+        "The input is unchanged. keep.parquet and drop.parquet list every pair to keep or drop"
+    )
+    if clean_written:
+        return [f"{unchanged}; the folder “clean” holds a copy without the flagged pairs."]
+    return [f"{unchanged}; run again with --write_clean to get a copy without the flagged pairs."]
+
+
+def cautions(counts: Mapping[str, int]) -> list[str]:
+    """Returns what must be known before these counts are trusted."""
+    total, skipped = sum(counts.values()), counts.get("skipped", 0)
+    poisoned, scored = counts.get("poisoned", 0), total - counts.get("skipped", 0)
+    found: list[str] = []
+    if skipped > 0.01 * total:
+        found.append(f"{skipped:,} of {_pairs(total)} were skipped and have no verdict.")
+    if 0 < scored < 1_000:
+        found.append(f"{_pairs(scored)} are few to learn from what is usual; take this as a hint.")
+    if poisoned > 0.1 * scored:
+        found.append(
+            "More than a tenth of the pairs is flagged. Either the set is heavily poisoned, or "
+            "honest pairs share an unusual caption: look at the pictures before deleting."
+        )
+    return found
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count:,} pairs"

@@ -1,0 +1,369 @@
+import base64
+import dataclasses
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax.scan.report import ReportData, ReportPair, SkippedGroup, Truth, number, percent, render
+from mmjax.scan.report_captions import CaptionCluster, SharedWord
+from mmjax.scan.report_figures import Histogram, Mixture, PrecisionRecall
+from mmjax.scan.report_images import mean_images, thumbnail
+from mmjax.scan.report_text import LIMITS, SCORES, actions, cautions, verdict_sentence
+from tests.scan.report_runs import png
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "{{7*7}} {% raw %} ${7*7}",
+    "javascript:alert(1) https://evil.example/a?b=c",
+    "</style></title></svg><svg onload=alert(1)>",
+    "safe\u202egnp.exe\u2066",
+    "\x1b[31mred\x1b]8;;http://evil.example\x07link",
+    "nul\x00 bell\x07 feed\x0c nel\x85 line\u2028 lone\ud800",
+    "&lt;b&gt; &amp;",
+    "x" * 1_000_000,
+)
+
+
+def report(**changes) -> ReportData:
+    """A report of everything, small."""
+    generator = np.random.default_rng(0)
+    edges = np.linspace(0, 1, 21)
+    counts = np.arange(40, 0, -2)
+    flagged = np.where(np.arange(20) > 15, np.minimum(counts, 3), 0)
+    scores = dict.fromkeys(SCORES, 0.5)
+    pair = ReportPair(1, "00000", 7, "000000007", "a banana", "poisoned", scores, None)
+    pictures = generator.integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
+    data = ReportData(
+        title="test.tar",
+        outcome="poisoned",
+        verdict="41 of 4,000 pairs look poisoned.",
+        actions=["Nothing was deleted."],
+        counts={"poisoned": 41, "benign": 3957, "skipped": 2},
+        summary={"seeds": 50, "converged": True, "null": None},
+        worst=[pair, pair._replace(rank=2, scores={**scores, "text_correlation": math.nan})],
+        mean_images=mean_images(pictures, pictures[::-1] // 2),
+        c_histogram=Histogram(edges, counts, flagged),
+        mixture=Mixture(np.array([0.1, 0.5]), np.array([0.01, 0.02]), np.array([0.8, 0.2])),
+        cut=0.2,
+        seed_threshold=0.8,
+        z_histogram=Histogram(edges, counts, flagged),
+        z_threshold=0.78,
+        gate=0.1,
+        words=[SharedWord("banana", 40, 40 / 41, 0.0)],
+        clusters=[CaptionCluster("a banana", 41, 1.0, 9)],
+        review=[CaptionCluster("birthday cake", 12, 0.003, 1)],
+        skipped=[SkippedGroup("truncated_image", "ends early", 2, ("000000001", "000000002"))],
+        remarks=[SkippedGroup("caption_truncated", "too long", 9, ("000000003",))],
+        truth=Truth(
+            40,
+            1,
+            0,
+            3957,
+            PrecisionRecall(np.array([0, 0.5, 1.0]), np.array([1.0, 1.0, 0.97])),
+            {"auroc": 0.999, "auprc": math.nan},
+        ),
+        command="mmjax scan test.tar --out=run",
+        config='{\n  "seed": 0\n}',
+        environment={"Versions": "mmjax 0.1.0"},
+        limits=LIMITS,
+        warnings=["2 pairs were skipped."],
+    )
+    return dataclasses.replace(data, **changes)
+
+
+class Page(HTMLParser):
+    """Collects elements, attributes and text of a page; checks that tags are balanced."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "hr", "input"})
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def values(self, name: str) -> list[str]:
+        found = (attributes[name] for _, attributes in self.elements if name in attributes)
+        return [value or "" for value in found]
+
+    @property
+    def all_text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+def assert_inert(html: str) -> Page:
+    """Nothing on the page runs, loads or leads away; ids are unique; text is visible text."""
+    html.encode("utf-8")
+    page = Page(html)
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "iframe", "object", "embed", "link", "base", "form"}
+    assert "foreignobject" not in tags
+    names = {name for _, attributes in page.elements for name in attributes}
+    assert not [name for name in names if name.startswith("on")]
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    for target in page.values("href") + page.values("xlink:href"):
+        assert target.startswith("#")
+        assert target[1:] in ids
+    assert all(source.startswith("data:image/png;base64,") for source in page.values("src"))
+    assert re.findall(r"url\((?!#)|@import", html) == []
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028]", html)
+    return page
+
+
+def test_the_page_has_every_part_in_order():
+    page = assert_inert(render(report()))
+    text = page.all_text
+    parts = (
+        "41 of 4,000 pairs look poisoned.",
+        "4,000 pairs, each with one verdict",
+        "The worst pairs",
+        "What the flagged pictures have in common",
+        "How the scan decided",
+        "Captions that repeat",
+        "Compared with the truth",
+        "What was skipped, and why",
+        "What this scan cannot see",
+        "How to repeat it",
+    )
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    for part in (
+        "mmjax scan test.tar --out=run",
+        '"seed": 0',
+        "birthday cake",
+        "truncated_image",
+        "caption_truncated",
+        "mmjax 0.1.0",
+        "2 pairs were skipped.",
+        "Clean-label poison",
+    ):
+        assert part in text
+
+
+def test_the_policy_forbids_everything_but_inline_style_and_data_images():
+    page = Page(render(report()))
+    policies = [a["content"] for t, a in page.elements if a.get("http-equiv")]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+
+
+def test_the_page_is_accessible():
+    page = Page(render(report()))
+    assert [a for t, a in page.elements if t == "html"] == [{"lang": "en"}]
+    assert all(a.get("alt") for t, a in page.elements if t == "img")
+    drawings = [a for t, a in page.elements if t == "svg" and a.get("class") == "figure"]
+    assert len(drawings) == 3
+    assert all(a["role"] == "img" and len(a["aria-label"] or "") > 40 for a in drawings)
+    assert all(a.get("scope") for t, a in page.elements if t == "th")
+    assert len([t for t, _ in page.elements if t == "h1"]) == 1
+    ids = page.values("id")
+    assert all(label in ids for label in page.values("aria-labelledby"))
+
+
+def test_equal_data_gives_equal_bytes():
+    assert render(report()) == render(report())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_inert_wherever_it_stands(text):
+    pair = ReportPair(1, text, 0, text, text, "poisoned", dict.fromkeys(SCORES, 0.5), None)
+    html = render(
+        report(
+            c_histogram=None,  # drawings hold no text from data, and take time
+            z_histogram=None,
+            truth=None,
+            title=text[:1000],
+            verdict=text[:1000],
+            actions=[text[:1000]],
+            worst=[pair],
+            words=[SharedWord(text, 3, 1.0, 0.0)],
+            clusters=[CaptionCluster(text, 3, 1.0, 1)],
+            review=[CaptionCluster(text, 3, 1.0, 1)],
+            skipped=[SkippedGroup(text[:99], text[:99], 1, (text,))],
+            summary={text[:99]: text[:99]},
+            command=text[:1000],
+            config=text[:1000],
+            environment={text[:99]: text[:1000]},
+            warnings=[text[:1000]],
+        )
+    )
+    page = assert_inert(html)
+    assert [t for t, _ in page.elements].count("a") == 6  # the page's own, none from the text
+    assert ("{{7*7}}" in page.all_text) == ("{{7*7}}" in text)
+    assert "x" * 1001 not in html
+    assert len(html) < 400_000
+
+
+def test_captions_say_how_long_they_are_and_show_what_they_hide():
+    scores = dict.fromkeys(SCORES, 0.5)
+    pair = ReportPair(1, "s", 0, "k", "a\u202eb" + "c" * 998, "poisoned", scores, None)
+    text = Page(render(report(worst=[pair]))).all_text
+    assert "a⟨U+202E⟩bccc" in text
+    assert "(1,001 characters)" in text
+
+
+def test_pictures_are_embedded_and_bounded():
+    generator = np.random.default_rng(0)
+    picture = thumbnail(png(generator.integers(0, 256, (500, 700, 3)).astype(np.uint8)))
+    scores = dict.fromkeys(SCORES, 0.5)
+    pairs = [ReportPair(i, "s", i, f"k{i}", "c", "poisoned", scores, picture) for i in range(1, 25)]
+    html = render(report(worst=pairs))
+    images = [a for tag, a in Page(html).elements if tag == "img"]
+    sources = [a["src"] or "" for a in images if (a["alt"] or "").startswith("Picture")]
+    assert len(sources) == 24
+    shown = Image.open(io.BytesIO(base64.b64decode(sources[0].split(",")[1])))
+    assert max(shown.size) <= 160
+    assert len(html) < 3_500_000  # noise is the worst case; photographs take half of it
+
+
+def test_a_clean_report_says_so_and_warns():
+    html = render(
+        report(
+            outcome="clean",
+            verdict="No evidence of poisoning in 3,998 pairs.",
+            counts={"benign": 3998, "skipped": 2},
+            mean_images=None,
+            z_threshold=None,
+            gate=None,
+            words=[],
+            clusters=[],
+            truth=None,
+        )
+    )
+    text = assert_inert(html).all_text
+    assert "No evidence of poisoning in 3,998 pairs." in text
+    assert "This is not a guarantee" in text
+    assert "The highest scores, none of them flagged" in text
+    assert "no group of seeds is worded more alike than chance allows" in text
+    assert "Compared with the truth" not in text
+
+
+def test_a_report_of_nothing_renders():
+    empty = Histogram(np.array([0.0, 1.0]), np.zeros(1, int), np.zeros(1, int))
+    html = render(
+        report(
+            outcome="undetermined",
+            counts={"skipped": 2},
+            worst=[],
+            mean_images=None,
+            c_histogram=empty,
+            z_histogram=None,
+            mixture=None,
+            cut=None,
+            seed_threshold=None,
+            z_threshold=None,
+            words=[],
+            clusters=[],
+            review=[],
+            truth=None,
+            warnings=[],
+            remarks=[],
+            skipped=[],
+        )
+    )
+    assert "Nothing: every pair was read and scored." in assert_inert(html).all_text
+
+
+def test_few_flagged_pictures_are_admitted():
+    few = np.zeros((3, 16, 16, 3), np.uint8)
+    many = np.full((20, 16, 16, 3), 99, np.uint8)
+    text = Page(render(report(mean_images=mean_images(few, many)))).all_text
+    assert "Only 3 flagged pictures" in text
+    assert "Only" not in Page(render(report())).all_text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (0, 9, "0 %"),
+        (9, 9, "100 %"),
+        (0, 0, "0 %"),
+        (41, 4000, "1.0 %"),
+        (1, 4000, "0.03 %"),
+        (1, 10**6, "< 0.01 %"),
+        (1, 3, "33 %"),
+        (95, 100, "95.0 %"),
+        (10**6 - 1, 10**6, "99.99 %"),
+    ],
+)
+def test_shares_are_never_rounded_to_none_or_all(part, whole, text):
+    assert percent(part, whole) == text
+
+
+def test_numbers():
+    assert [number(v) for v in (None, math.nan, True, 1234, 0.12345, 12345.6, "x")] == [
+        "–",
+        "–",
+        "yes",
+        "1,234",
+        "0.123",
+        "12,346",
+        "x",
+    ]
+
+
+BANANA = SharedWord("banana", 39, 0.95, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words", "sentence"),
+    [
+        ({"benign": 4000}, [], "No evidence of poisoning in 4,000 pairs."),
+        ({"benign": 3999, "skipped": 1}, [], "No evidence of poisoning in 3,999 pairs."),
+        ({"skipped": 3}, [], "None of the 3 pairs could be scored."),
+        ({"undetermined": 4}, [], "Undecided: 4 pairs are too few or too alike to judge."),
+        ({"poisoned": 1, "benign": 9}, [], "1 of 10 pairs looks poisoned."),
+        ({"poisoned": 41, "benign": 59}, [], "41 of 100 pairs look poisoned."),
+        (
+            {"poisoned": 41, "benign": 59},
+            [BANANA],
+            "41 of 100 pairs look poisoned: 39 of them say “banana”.",
+        ),
+        (
+            {"poisoned": 39, "benign": 61},
+            [BANANA],
+            "39 of 100 pairs look poisoned: all of them say “banana”.",
+        ),
+    ],
+)
+def test_the_verdict_is_one_sentence(counts, words, sentence):
+    assert verdict_sentence(counts, words, [], None) == sentence
+
+
+def test_actions_tell_whether_a_clean_copy_was_written():
+    assert "--write_clean" in actions({"poisoned": 3}, clean_written=False)[0]
+    assert "“clean”" in actions({"poisoned": 3}, clean_written=True)[0]
+    assert actions({"benign": 3}, clean_written=True) == [
+        "Nothing was removed; the input is unchanged."
+    ]
+
+
+def test_cautions_name_what_weakens_the_verdict():
+    assert cautions({"benign": 5000}) == []
+    assert len(cautions({"benign": 500})) == 1
+    assert "skipped" in cautions({"benign": 5000, "skipped": 500})[0]
+    assert "tenth" in cautions({"benign": 5000, "poisoned": 5000})[0]

@@ -102,7 +102,7 @@ def _captions(record: Mapping[str, Any], names: Mapping[str, str]) -> list[bytes
     return [] if value is None else [v for v in value if isinstance(v, bytes | str)]
 
 
-def _features(features: Mapping[str, Any], options: SourceOptions, location: str) -> dict[str, str]:
+def _features(features: Any, options: SourceOptions, location: str) -> dict[str, str]:
     """The names of the image, caption and key features; "many" is set for caption sequences."""
     image = find_column(list(features), options.image_column, IMAGE_COLUMNS)
     caption = find_column(list(features), options.caption_column, CAPTION_COLUMNS)

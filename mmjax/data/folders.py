@@ -7,7 +7,7 @@ from pathlib import Path
 from mmjax.core.errors import InputError
 from mmjax.data.captions_json import jsonl_table
 from mmjax.data.parquets import parquet_table
-from mmjax.data.records import Row, clean_caption, locate_image
+from mmjax.data.records import Row, locate_image
 from mmjax.data.shards import Source, SourceOptions, Table, join_tables, select_splits, table_source
 from mmjax.data.tables import csv_table
 
@@ -29,8 +29,9 @@ def _tsv_lines(path: Path) -> Iterator[list[bytes]]:
             yield fields
 
 
-def _text(value: bytes) -> str:
-    return clean_caption(value)[0] or ""
+def _name(value: bytes) -> str:
+    """A file's name as the file system spells it, UTF-8 or not."""
+    return value.decode("utf-8", errors="surrogateescape").strip()
 
 
 def _splits(folder: Path, split: str) -> tuple[dict[str, str], frozenset[str]]:
@@ -39,7 +40,7 @@ def _splits(folder: Path, split: str) -> tuple[dict[str, str], frozenset[str]]:
     if not path.exists():
         return {}, select_splits(split, {}, str(folder))
     table = {
-        _text(fields[0]): _text(fields[1].split(b"\t")[0])
+        _name(fields[0]): _name(fields[1].split(b"\t")[0])
         for fields in _tsv_lines(path)
         if len(fields) > 1
     }
@@ -64,7 +65,7 @@ def open_captions_tsv(location: str, options: SourceOptions) -> Source:
     rows: list[Row] = []
     seen: Counter[str] = Counter()
     for fields in _tsv_lines(folder / "captions.tsv"):
-        name = _text(fields[0])
+        name = _name(fields[0])
         if wanted and table.get(name) not in wanted:
             continue
         key = f"{name.rsplit('.', 1)[0]}#{seen[name]}"

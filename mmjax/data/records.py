@@ -58,7 +58,6 @@ def is_remote(location: str) -> bool:
 
 def locate_image(root: Path, name: str, *, allow_absolute: bool) -> Row:
     """Resolves an image name of a table to a `Row` that has only its path or its refusal."""
-    name = clean_text(name)
     if not name.strip():
         return Row("", None, None, "missing_image", "the image's name is empty")
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://|^pipe:", name):
@@ -76,20 +75,17 @@ def locate_image(root: Path, name: str, *, allow_absolute: bool) -> Row:
 def read_plain_file(path: str, limit: int) -> tuple[bytes | None, str, str]:
     """Reads a regular file of at most `limit` bytes; returns (bytes or None, status, message)."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        return None, "missing_image", f"{path}: {error.strerror}"
-    with open(descriptor, "rb", buffering=0) as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
             return None, "missing_image", f"{path} is not a plain file"
         if found.st_size > limit:
             message = f"{path} has {found.st_size} bytes, --max_member_bytes is {limit}"
             return None, "oversized_member", message
-        try:
-            return file.readall(), "ok", ""
-        except OSError as error:
-            return None, "missing_image", f"{path}: {error.strerror}"
+        with open(path, "rb") as file:
+            return file.read(limit), "ok", ""
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else "no valid file name"
+        return None, "missing_image", f"{path}: {reason}"
 
 
 def make_pair(row: Row, limit: int) -> Pair:

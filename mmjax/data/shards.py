@@ -129,8 +129,8 @@ def file_fingerprint(
                 for number in range(blocks):
                     file.seek((size - block) * number // (blocks - 1))
                     digest.update(file.read(block))
-    except OSError as error:
-        return f"unreadable-{error.errno}"
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        return f"unreadable-{getattr(error, 'errno', 'name')}"
     return f"{size}-{digest.hexdigest()[:32]}"
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import glob
-import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -115,6 +115,16 @@ def detect_format(path: Path) -> str:
     )
 
 
+def _expansions(pattern: str) -> int:
+    """An upper bound of the number of paths of a brace pattern; braceexpand makes them all."""
+    count = 1
+    for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", pattern):
+        count *= 1 + abs(int(last[:18]) - int(first[:18]))
+    for alternatives in re.findall(r"\{([^{}]*)\}", pattern):
+        count *= 1 + alternatives.count(",")
+    return count
+
+
 def expand_location(location: str) -> list[str]:
     """The existing paths that a path, a brace pattern, a glob or a list file (.txt) names.
 
@@ -129,12 +139,12 @@ def expand_location(location: str) -> list[str]:
     if os.path.exists(location):
         is_list = location.endswith(".txt") and os.path.isfile(location)
         return _listed(Path(location)) if is_list else [location]
+    if _expansions(location) > _MOST_PATHS:
+        raise InputError(f"{location} names more than {_MOST_PATHS} paths; narrow the pattern")
     try:
-        patterns = list(itertools.islice(braceexpand.braceexpand(location), _MOST_PATHS + 1))
+        patterns = list(braceexpand.braceexpand(location))
     except ValueError as error:
         raise InputError(f"{location} is no valid brace pattern ({error})") from error
-    if len(patterns) > _MOST_PATHS:
-        raise InputError(f"{location} names more than {_MOST_PATHS} paths; narrow the pattern")
     paths: list[str] = []
     missing: list[str] = []
     for pattern in patterns:

@@ -1,0 +1,77 @@
+"""Embeddings of a scan as a list of shards that may lie on disk, read in padded chunks."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
+
+
+class EmbeddingBlock(NamedTuple):
+    """One shard's embeddings: unit-norm, zeros where skipped; may be memory-mapped.
+
+    `valid` is False on the rows that are not scored.
+    """
+
+    image: Float[np.ndarray, "n d"]
+    text: Float[np.ndarray, "n d"]
+    valid: Bool[np.ndarray, " n"]
+
+
+class Chunk(NamedTuple):
+    """Rows start..stop of the whole set as float32, padded with zeros to the chunk size.
+
+    `image` is empty when only captions were asked for.
+    """
+
+    start: int
+    stop: int
+    image: Float32[np.ndarray, "m d"]
+    text: Float32[np.ndarray, "m d"]
+
+
+def total_rows(blocks: Sequence[EmbeddingBlock]) -> int:
+    """Rows of all blocks, skipped ones included; a row's number counts over blocks in order."""
+    return sum(block.valid.shape[0] for block in blocks)
+
+
+def chunks(
+    blocks: Sequence[EmbeddingBlock], size: int, *, images: bool, stride: int = 1
+) -> Iterator[Chunk]:
+    """Every row once, in order, `size` at a time; a chunk never spans two blocks.
+
+    Padding keeps the shapes that are compiled to one. With `stride` > 1 only the rows whose
+    number inside their block is a multiple of it are read (start and stop then only tell the
+    block's range).
+    """
+    first = 0
+    for block in blocks:
+        rows = block.valid.shape[0]
+        for low in range(0, rows, size * stride):
+            high = min(low + size * stride, rows)
+            text = _padded(block.text[low:high:stride], size)
+            image = _padded(block.image[low:high:stride], size) if images else text[:0]
+            yield Chunk(first + low, first + high, image, text)
+        first += rows
+
+
+def gather(
+    blocks: Sequence[EmbeddingBlock], rows: Int64[np.ndarray, " m"]
+) -> tuple[Float32[np.ndarray, "m d"], Float32[np.ndarray, "m d"]]:
+    """(image, text) of the rows with the given numbers, in that order."""
+    d = blocks[0].text.shape[1] if blocks else 0
+    image, text = np.zeros((rows.size, d), np.float32), np.zeros((rows.size, d), np.float32)
+    first = 0
+    for block in blocks:
+        here = np.flatnonzero((rows >= first) & (rows < first + block.valid.shape[0]))
+        if here.size:
+            local = rows[here] - first
+            image[here], text[here] = block.image[local], block.text[local]
+        first += block.valid.shape[0]
+    return image, text
+
+
+def _padded(rows: Shaped[np.ndarray, "n d"], size: int) -> Float32[np.ndarray, "m d"]:
+    padded = np.zeros((size, rows.shape[1]), np.float32)
+    padded[: rows.shape[0]] = rows
+    return padded

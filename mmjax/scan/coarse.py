@@ -1,0 +1,115 @@
+"""The coarse stage: consistency of every pair, its mixture, the three sets (CFBD section 2.2)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float32, Int8, Int64
+
+from mmjax.ops.consistency import consistency
+from mmjax.ops.gmm import BLOCK, Mixture, coverage_cut, posterior
+from mmjax.scan.blocks import EmbeddingBlock, chunks, total_rows
+from mmjax.scan.mapping import Mapping, apply_mapping
+
+COARSE = ("", "benign", "seed", "suspicious")
+UNSCORED, BENIGN, SEED, SUSPICIOUS = range(4)
+
+
+class CoarseScores(NamedTuple):
+    """Scores of all rows in order; zero where `scored` is False. `mean` is the mean caption.
+
+    `scored` are the valid rows whose two embeddings are finite and not zero.
+    """
+
+    sim_original: Float32[np.ndarray, " n"]
+    sim_generated: Float32[np.ndarray, " n"]
+    scored: Bool[np.ndarray, " n"]
+    mean: Float32[np.ndarray, " d"]
+
+    @property
+    def absolute(self) -> Float32[np.ndarray, " n"]:
+        """Consistency c of Eq. 4."""
+        return np.abs(self.sim_generated - self.sim_original)
+
+    @property
+    def signed(self) -> Float32[np.ndarray, " n"]:
+        """(s_g - s_o)+, what robust mode ranks by."""
+        return np.maximum(self.sim_generated - self.sim_original, 0.0)
+
+
+class Assignment(NamedTuple):
+    """Component of the largest posterior, and the posterior of the lowest-mean component."""
+
+    component: Int8[np.ndarray, " n"]
+    lowest: Float32[np.ndarray, " n"]
+
+
+def score_blocks(
+    blocks: Sequence[EmbeddingBlock], mapping: Mapping, chunk_rows: int
+) -> CoarseScores:
+    """s_o, s_g and the mean caption in one pass over the embeddings, `chunk_rows` at a time."""
+    rows = total_rows(blocks)
+    d = blocks[0].text.shape[1] if blocks else mapping.dim
+    valid = np.concatenate([b.valid for b in blocks]) if blocks else np.zeros(0, bool)
+    original, generated = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
+    scored, total = np.zeros(rows, bool), np.zeros(d, np.float64)
+    for chunk in chunks(blocks, chunk_rows, images=True):
+        here, n = slice(chunk.start, chunk.stop), chunk.stop - chunk.start
+        mask = np.zeros(chunk_rows, bool)
+        mask[:n] = valid[here] & _usable(chunk.image[:n]) & _usable(chunk.text[:n])
+        image = np.where(mask[:, None], chunk.image, np.float32(0))
+        text = np.where(mask[:, None], chunk.text, np.float32(0))
+        synthetic = apply_mapping(mapping, jnp.asarray(image))
+        scores = consistency(jnp.asarray(image), jnp.asarray(text), synthetic, jnp.asarray(mask))
+        original[here] = np.asarray(scores.sim_original)[:n]
+        generated[here] = np.asarray(scores.sim_generated)[:n]
+        scored[here] = mask[:n]
+        total += text.sum(axis=0, dtype=np.float64)
+    mean = (total / max(int(scored.sum()), 1)).astype(np.float32)
+    return CoarseScores(original, generated, scored, mean)
+
+
+def assign(mixture: Mixture, values: Float32[np.ndarray, " n"]) -> Assignment:
+    """Posteriors of the mixture, a block at a time."""
+    parameters = [
+        jnp.asarray(p, jnp.float32) for p in (mixture.means, mixture.variances, mixture.weights)
+    ]
+    component, lowest = np.zeros(values.shape, np.int8), np.zeros(values.shape, np.float32)
+    for low in range(0, values.size, BLOCK):
+        block = np.zeros(BLOCK, np.float32)
+        part = values[low : low + BLOCK]
+        block[: part.size] = part
+        probability = np.asarray(posterior(jnp.asarray(block), *parameters))[: part.size]
+        component[low : low + part.size] = probability.argmax(axis=1)
+        lowest[low : low + part.size] = probability[:, 0]
+    return Assignment(component, lowest)
+
+
+def benign_rows(
+    mixture: Mixture,
+    values: Float32[np.ndarray, " n"],
+    lowest: Float32[np.ndarray, " n"],
+    gamma: float,
+    select: str,
+) -> Bool[np.ndarray, " n"]:
+    """D_b, by coverage (c below a cut) or by the posterior of the lowest component >= gamma."""
+    if select == "coverage":
+        return values <= coverage_cut(mixture, gamma)
+    return lowest >= gamma
+
+
+def partition(
+    scored: Bool[np.ndarray, " n"], benign: Bool[np.ndarray, " n"], seeds: Int64[np.ndarray, " q"]
+) -> Int8[np.ndarray, " n"]:
+    """Codes into `COARSE`: D_b, D_p, D_s are disjoint; where D_p meets D_b, D_p wins."""
+    codes = np.full(scored.shape, SUSPICIOUS, np.int8)
+    codes[benign] = BENIGN
+    codes[seeds] = SEED
+    codes[~scored] = UNSCORED
+    return codes
+
+
+def _usable(rows: Float32[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
+    square = np.einsum("nd,nd->n", rows, rows)
+    return np.isfinite(square) & (square > 0)

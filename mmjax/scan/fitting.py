@@ -1,0 +1,353 @@
+"""How the mapping network F is fitted on clean captioned images: three kinds (facts/cfbd.md 4.3-4).
+
+`lm`          the paper's: a captioner first learns to write captions from noisy *text* embeddings,
+              is frozen, and F is trained through it with the language-modelling loss, plus
+              a (1 - cosine) and an InfoNCE term that pin F(I) to its caption;
+`regression`  the last two terms alone, the InfoNCE temperature learned: no tokens needed;
+`ridge`       closed form, image embedding to mean caption embedding: the baseline to beat.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Float64, Int, Int32, Int64
+
+from mmjax.core import keys
+from mmjax.core.config import option
+from mmjax.core.errors import InputError
+from mmjax.learn.loop import fit
+from mmjax.learn.state import OptimizerConfig, create, make_optimizer
+from mmjax.learn.step import LossFn, make_step
+from mmjax.models.captioner import Captioner, caption_loss
+from mmjax.models.mapping import MappingNetwork, unit
+from mmjax.ops.contrastive import info_nce
+
+PyTree = Any
+Kind = Literal["lm", "regression", "ridge"]
+OnMetrics = Callable[[str, int, dict[str, float]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionerConfig:
+    """The captioner that the kind `lm` is read by."""
+
+    width: int = option(512, "width of the decoder; a multiple of heads", low=8)
+    layers: int = option(4, "decoder blocks", low=1)
+    heads: int = option(8, "attention heads", low=1)
+    max_length: int = option(40, "tokens of a caption that are learned from", low=2)
+    batch_size: int = option(256, "captions a step", low=1)
+    epochs: float = option(10.0, "passes over the captions", low=0.0)
+    learning_rate: float = option(5e-4, "peak learning rate", low=0.0)
+    noise_variance: float = option(
+        0.016, "variance, per dimension, of the noise on text embeddings (CapDec)", low=0.0
+    )
+    label_smoothing: float = option(0.1, "of the language-modelling loss (BLIP)", low=0.0, high=0.9)
+
+
+@dataclasses.dataclass(frozen=True)
+class MappingConfig:
+    """The mapping network and its training."""
+
+    kind: Kind = option("lm", "how F is trained")
+    width: int = option(2048, "hidden width of F", low=1)
+    batch_size: int = option(1024, "images a step; a caption of each is drawn", low=1)
+    epochs: float = option(20.0, "passes over the images", low=0.0)
+    learning_rate: float = option(1e-4, "peak learning rate", low=0.0)
+    weight_decay: float = option(0.05, "decoupled weight decay", low=0.0)
+    warmup: float = option(0.05, "steps of warm-up, or their share if below 1", low=0.0)
+    cosine_weight: float = option(1.0, "lambda_a, weight of 1 - cosine", low=0.0)
+    contrast_weight: float = option(1.0, "lambda_c, weight of InfoNCE (lm)", low=0.0)
+    temperature: float = option(0.07, "of InfoNCE; where it starts for regression", low=1e-3)
+    held_out: float = option(0.05, "share of the images kept for diagnostics", low=0.0, high=0.5)
+    captioner: CaptionerConfig = option(CaptionerConfig(), "of the kind lm")
+
+
+class Reference(NamedTuple):
+    """A clean captioned set, embedded; caption j belongs to image `image_of[j]`.
+
+    `tokens` and `lengths` (tokenizer ids with start and end) are needed by the kind `lm` only.
+    Embeddings are unit-norm.
+    """
+
+    image: Float[np.ndarray, "n d"]
+    text: Float[np.ndarray, "m d"]
+    image_of: Int[np.ndarray, " m"]
+    tokens: Int[np.ndarray, "m l"] | None = None
+    lengths: Int[np.ndarray, " m"] | None = None
+
+
+class Groups(NamedTuple):
+    """Captions by image: those of the i-th image are order[offsets[i]:offsets[i + 1]]."""
+
+    images: Int64[np.ndarray, " n"]
+    order: Int64[np.ndarray, " m"]
+    offsets: Int64[np.ndarray, " n_plus_1"]
+
+
+def group(reference: Reference, images: Int64[np.ndarray, " k"]) -> Groups:
+    """The captions of the given images; images without a caption are left out."""
+    rows = np.flatnonzero(np.isin(reference.image_of, images))
+    order = rows[np.argsort(reference.image_of[rows], kind="stable")].astype(np.int64)
+    found, counts = np.unique(reference.image_of[order], return_counts=True)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Groups(found.astype(np.int64), order, offsets)
+
+
+def fit_ridge(
+    reference: Reference, train: Groups, held_out: Groups
+) -> tuple[PyTree, dict[str, float]]:
+    """Closed-form F(I) = unit((I - mean) W + mean caption), in float64.
+
+    The penalty is the one of 9 (1e-4 ... 10 times the mean variance times n) whose predictions are
+    closest, by cosine, to the held-out captions. Cost 2 n d^2 + d^3.
+    """
+    x = reference.image[train.images].astype(np.float64)
+    y = mean_captions(reference, train)
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    values, vectors = np.linalg.eigh(x.T @ x)
+    values, target = np.maximum(values, 0.0), vectors.T @ (x.T @ y)
+    rotated = (reference.image[held_out.images].astype(np.float64) - x_mean) @ vectors
+    wanted = mean_captions(reference, held_out)
+
+    def solve(share: float) -> tuple[float, float, np.ndarray]:
+        penalty = share * max(float(values.mean()), 1e-12)
+        weights = target / (values + penalty)[:, None]
+        return _mean_cosine(rotated @ weights + y_mean, wanted), penalty, weights
+
+    solutions = (solve(share) for share in 10.0 ** np.arange(-4.0, 1.5, 0.625))
+    _, penalty, weights = max(solutions, key=lambda solution: solution[0])
+    params = {"kernel": vectors @ weights, "before": x_mean, "after": y_mean}
+    return (
+        {name: value.astype(np.float32) for name, value in params.items()},
+        {"ridge_penalty": float(penalty)},
+    )
+
+
+def mean_captions(reference: Reference, groups: Groups) -> Float64[np.ndarray, "n d"]:
+    """The mean caption embedding of every image, not renormalised."""
+    text = reference.text[groups.order].astype(np.float64)
+    sums = np.add.reduceat(text, groups.offsets[:-1], axis=0)
+    return sums / np.diff(groups.offsets)[:, None]
+
+
+def fit_network(
+    reference: Reference,
+    train: Groups,
+    config: MappingConfig,
+    *,
+    key: jax.Array,
+    mesh: Mesh,
+    on_metrics: OnMetrics | None = None,
+) -> tuple[PyTree, dict[str, float]]:
+    """Train the MLP for the kinds `lm` and `regression`; returns (parameters, last metrics).
+
+    Args:
+        reference: the clean captioned set.
+        train: the images to learn from.
+        config: see `MappingConfig`; `config.kind` chooses the loss.
+        key: of initialisation, sampling and noise.
+        mesh: batches are split over its axis `data`.
+        on_metrics: called with (phase, step, metrics).
+
+    Raises:
+        InputError: the kind `lm` without tokens.
+    """
+    network = MappingNetwork(config.width)
+    d = reference.image.shape[1]
+    params: dict[str, PyTree] = {
+        "mapping": network.init(keys.stream(key, "mapping"), jnp.zeros((1, d)))["params"]
+    }
+    model_state: PyTree = {}
+    captioner, tokens, lengths = None, None, None
+    if config.kind == "lm":
+        if reference.tokens is None or reference.lengths is None:
+            raise InputError(
+                "a mapping of kind lm wants the captions' tokens, got none; "
+                "give captions, or choose --mapping.kind=regression or ridge"
+            )
+        tokens, lengths, vocabulary = compact(
+            reference.tokens, reference.lengths, config.captioner.max_length
+        )
+        captioner = _captioner(config.captioner, vocabulary)
+        model_state = _fit_captioner(
+            captioner, reference, train, tokens, lengths, config.captioner, key, mesh, on_metrics
+        )
+    else:
+        params["log_scale"] = jnp.log(1.0 / config.temperature)
+    batch = _batch_size(config.batch_size, train.images.size, mesh)
+    seed = _seed(keys.stream(key, "pairs"))
+
+    def batch_at(step: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([seed, step])
+        chosen = _sample(rng, train.images.size, batch)
+        count = np.diff(train.offsets)[chosen]
+        rows = train.order[train.offsets[chosen] + (rng.random(batch) * count).astype(np.int64)]
+        made = {
+            "image": reference.image[train.images[chosen]].astype(np.float32),
+            "text": reference.text[rows].astype(np.float32),
+        }
+        if tokens is not None and lengths is not None:
+            made |= {"tokens": tokens[rows], "lengths": lengths[rows]}
+        return made
+
+    def loss_fn(
+        params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        del key
+        generated = network.apply({"params": params["mapping"]}, batch["image"])
+        cosine = jnp.mean(jnp.sum(generated * batch["text"], axis=-1))
+        if captioner is None:
+            scale = jnp.minimum(jnp.exp(params["log_scale"]), 100.0)
+            contrast = info_nce(generated, batch["text"], scale)
+            loss = 1.0 - cosine + 0.5 * contrast
+            return loss, (model_state, {"cosine": cosine, "contrast": contrast})
+        contrast = info_nce(generated, batch["text"], jnp.float32(1.0 / config.temperature))
+        logits: Any = captioner.apply({"params": model_state}, generated, batch["tokens"])
+        language = caption_loss(
+            logits, batch["tokens"], batch["lengths"], config.captioner.label_smoothing
+        )
+        loss = language + config.cosine_weight * (1.0 - cosine) + config.contrast_weight * contrast
+        metrics = {"cosine": cosine, "contrast": contrast, "language": language}
+        return loss, (model_state, metrics)
+
+    steps = max(1, round(config.epochs * train.images.size / batch))
+    optimizer = OptimizerConfig(
+        learning_rate=config.learning_rate,
+        warmup=_warmup(config.warmup, steps),
+        weight_decay=config.weight_decay,
+    )
+    params, last = _train(
+        params, model_state, loss_fn, batch_at, steps, optimizer, key, mesh, "mapping", on_metrics
+    )
+    return params["mapping"], {f"train_{name}": value for name, value in last.items()}
+
+
+def compact(
+    tokens: Int[np.ndarray, "m l"], lengths: Int[np.ndarray, " m"], max_length: int
+) -> tuple[Int32[np.ndarray, "m k"], Int32[np.ndarray, " m"], int]:
+    """Captions in the vocabulary that occurs: (ids, lengths, vocabulary size).
+
+    The start token is dropped (the embedding takes its place) and captions are cut to
+    `max_length`. Ids that no caption uses would only cost memory in the softmax.
+    """
+    longest = min(max(int(lengths.max()) - 1, 1), max_length)
+    cut = tokens[:, 1 : 1 + longest]
+    short = np.minimum(lengths - 1, longest).astype(np.int32)
+    inside = np.arange(cut.shape[1])[None, :] < short[:, None]
+    used = np.unique(cut[inside])
+    ids = np.where(inside, np.searchsorted(used, cut), 0)
+    return ids.astype(np.int32), short, used.size
+
+
+def _captioner(config: CaptionerConfig, vocabulary: int) -> Captioner:
+    return Captioner(vocabulary, config.width, config.layers, config.heads, config.max_length)
+
+
+def _fit_captioner(
+    captioner: Captioner,
+    reference: Reference,
+    train: Groups,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    config: CaptionerConfig,
+    key: jax.Array,
+    mesh: Mesh,
+    on_metrics: OnMetrics | None,
+) -> PyTree:
+    """Phase A: captions from noisy caption embeddings (text only); returns the parameters."""
+    d = reference.text.shape[1]
+    batch = _batch_size(config.batch_size, train.order.size, mesh)
+    seed = _seed(keys.stream(key, "captions"))
+    params = captioner.init(
+        keys.stream(key, "captioner"), jnp.zeros((1, d)), jnp.zeros((1, tokens.shape[1]), jnp.int32)
+    )["params"]
+
+    def batch_at(step: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([seed, step])
+        rows = train.order[_sample(rng, train.order.size, batch)]
+        text = reference.text[rows].astype(np.float32)
+        return {"text": text, "tokens": tokens[rows], "lengths": lengths[rows]}
+
+    def loss_fn(
+        params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        noise = jax.random.normal(key, batch["text"].shape) * config.noise_variance**0.5
+        logits: Any = captioner.apply(
+            {"params": params}, unit(batch["text"] + noise), batch["tokens"]
+        )
+        loss = caption_loss(logits, batch["tokens"], batch["lengths"], config.label_smoothing)
+        return loss, (model_state, {})
+
+    steps = max(1, round(config.epochs * train.order.size / batch))
+    optimizer = OptimizerConfig(
+        learning_rate=config.learning_rate, warmup=_warmup(0.05, steps), weight_decay=0.05
+    )
+    params, _ = _train(
+        params, {}, loss_fn, batch_at, steps, optimizer, key, mesh, "captioner", on_metrics
+    )
+    return params
+
+
+def _train(
+    params: PyTree,
+    model_state: PyTree,
+    loss_fn: LossFn,
+    batch_at: Callable[[int], PyTree],
+    steps: int,
+    optimizer: OptimizerConfig,
+    key: jax.Array,
+    mesh: Mesh,
+    phase: str,
+    on_metrics: OnMetrics | None,
+) -> tuple[PyTree, dict[str, float]]:
+    """(trained parameters on the host, metrics of the last step)."""
+    last: dict[str, float] = {}
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        last.update(metrics)
+        if on_metrics is not None:
+            on_metrics(phase, step, metrics)
+
+    rule = make_optimizer(optimizer, steps)
+    state = fit(
+        create(params, model_state, rule),
+        make_step(loss_fn, rule),
+        batch_at,
+        steps=steps,
+        key=keys.stream(key, "steps", phase),
+        mesh=mesh,
+        on_metrics=report,
+    )
+    return jax.device_get(state.params), last
+
+
+def _batch_size(wanted: int, rows: int, mesh: Mesh) -> int:
+    """The largest multiple of the data axis that is at most `wanted` and the rows there are."""
+    devices = mesh.shape["data"]
+    return max(devices, min(wanted, rows) // devices * devices)
+
+
+def _sample(rng: np.random.Generator, rows: int, size: int) -> Int64[np.ndarray, " b"]:
+    """Row numbers, all different where there are enough."""
+    return rng.choice(rows, size, replace=size > rows)
+
+
+def _warmup(warmup: float, steps: int) -> float:
+    """The warm-up, at most a fifth of a run that is too short for it."""
+    return warmup if warmup < 1 or warmup <= steps / 5 else 0.2
+
+
+def _seed(key: jax.Array) -> int:
+    """A host seed that depends on the key."""
+    return int(np.asarray(jax.random.key_data(key)).astype(np.uint64).sum())
+
+
+def _mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(np.mean(np.sum(a * b, axis=1) / np.maximum(norms, 1e-12)))

@@ -1,0 +1,318 @@
+"""The scores of a scan, from embeddings to verdicts: coarse stage, fine stage (DESIGN 3).
+
+Pure functions of a list of `EmbeddingBlock`s, which may be memory-mapped: embeddings are read a
+chunk at a time (once for the coarse stage, two or three times for the fine one); what is kept is
+about 40 bytes a row. Nothing here is encoded, so other thresholds take seconds.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int8, Int64
+from scipy.special import expit
+
+from mmjax.core.config import option
+from mmjax.core.errors import ConfigError
+from mmjax.ops.gmm import Mixture, coverage_cut, cumulative, fit_mixture
+from mmjax.scan import coarse, fine
+from mmjax.scan.blocks import EmbeddingBlock
+from mmjax.scan.coarse import COARSE
+from mmjax.scan.mapping import Mapping
+
+__all__ = ["COARSE", "VERDICTS", "EmbeddingBlock", "StageConfig", "StageResult", "columns", "score"]
+
+VERDICTS = ("", "benign", "poisoned", "undetermined")
+UNSCORED, BENIGN, POISONED, UNDETERMINED = range(4)
+_LARGEST_WITHOUT_EVIDENCE = 0.499
+_BINS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """How pairs are scored and judged."""
+
+    mode: Literal["robust", "paper"] = option(
+        "robust", "robust: seeds must show evidence, automatic threshold; paper: to the letter"
+    )
+    components: int = option(5, "K, components of the mixture", low=1, high=50)
+    select: Literal["coverage", "posterior"] = option(
+        "coverage", "how gamma chooses the benign set: share of the lowest component, or posterior"
+    )
+    gamma: float = option(0.9, "see select", low=0.0, high=1.0)
+    seeds: int = option(0, "q, seeds by consistency; 0 = max(50, 1e-4 N)", low=0)
+    fine_scope: Literal["all", "suspicious"] = option(
+        "all", "what the fine stage may flag; suspicious leaves the benign set alone"
+    )
+    gamma_z: float | None = option(
+        None, "threshold on the text correlation; None = automatic (robust mode only)"
+    )
+    gate: Literal["c", "none"] = option(
+        "c", "c: a benign caption of the poison's topic is told by its consistency (robust mode)"
+    )
+    miss_cost: float = option(
+        10.0, "clean pairs that one surviving poison is worth (gate)", low=0.0
+    )
+    seed: int = option(0, "of the random samples behind the null test and the base rates", low=0)
+    chunk_rows: int = option(8192, "embeddings that are read at a time", low=1)
+
+    def validate(self) -> None:
+        """Raises ConfigError for values that do not go together."""
+        if self.mode == "paper" and self.gamma_z is None:
+            raise ConfigError(
+                "score.mode=paper wants score.gamma_z (the paper gives none and sets it by hand); "
+                "give one, or use score.mode=robust"
+            )
+
+
+class Histogram(NamedTuple):
+    """Counts of all scored rows and of the flagged ones among them, in the same bins."""
+
+    edges: Float64[np.ndarray, " bins_plus_1"]
+    counts: Int64[np.ndarray, " bins"]
+    flagged: Int64[np.ndarray, " bins"]
+
+
+class Thresholds(NamedTuple):
+    """Where the cuts lie; None where there is none.
+
+    A row is flagged when text_correlation > `gamma_z` and, with a `gate_c`, (s_g - s_o)+ >
+    `gate_c`. `rule_gamma_z` is rule R1's value before it was widened over the gap below.
+    """
+
+    coverage: float | None
+    gamma_z: float | None
+    rule_gamma_z: float | None
+    gate_c: float | None
+
+
+class Scores(NamedTuple):
+    """One entry a row, over all shards in order; meaningless where `coarse` is 0.
+
+    `coarse` and `verdict` are codes into `COARSE` and `VERDICTS`. `gmm_component` counts from the
+    lowest mean; `gmm_probability` is the posterior of the lowest component. `text_correlation` is
+    the z that was thresholded: in paper mode Eq. 6 over all of D_p, in robust mode the centred z
+    against the core; members leave themselves out.
+    """
+
+    sim_original: Float32[np.ndarray, " n"]
+    sim_generated: Float32[np.ndarray, " n"]
+    consistency: Float32[np.ndarray, " n"]
+    gmm_component: Int8[np.ndarray, " n"]
+    gmm_probability: Float32[np.ndarray, " n"]
+    coarse: Int8[np.ndarray, " n"]
+    text_correlation: Float32[np.ndarray, " n"]
+    poison_score: Float32[np.ndarray, " n"]
+    verdict: Int8[np.ndarray, " n"]
+
+
+class StageResult(NamedTuple):
+    """Scores and verdicts of a set, and what they rest on.
+
+    `offsets` are the first rows of the shards and the total. `found` is None when nothing could
+    be scored. `evidence` says whether there is evidence of poisoning (always True in paper mode).
+    """
+
+    scores: Scores
+    offsets: tuple[int, ...]
+    mixture: Mixture | None
+    thresholds: Thresholds
+    found: fine.Fine | None
+    evidence: bool
+    consistency_histogram: Histogram
+    correlation_histogram: Histogram
+    warnings: tuple[str, ...]
+
+
+def score(
+    blocks: Sequence[EmbeddingBlock], mapping: Mapping, config: StageConfig | None = None
+) -> StageResult:
+    """Score every pair and judge it.
+
+    Args:
+        blocks: the set's embeddings, a block a shard.
+        mapping: F, fitted on embeddings of the same weights.
+        config: see `StageConfig`.
+
+    Returns:
+        Every scored row is benign, poisoned or, when the set is too small or its consistency says
+        nothing, undetermined (then `warnings` says why). Nothing is NaN.
+
+    Raises:
+        ConfigError: paper mode without gamma_z.
+        WeightsError: the mapping has another width than the embeddings.
+    """
+    config = config or StageConfig()
+    config.validate()
+    first = coarse.score_blocks(blocks, mapping, config.chunk_rows)
+    offsets = (0, *np.cumsum([b.valid.shape[0] for b in blocks]).tolist())
+    rows = np.flatnonzero(first.scored)
+    c = first.absolute
+    problem = _degenerate(c[rows], config.components)
+    if problem:
+        return _undetermined(first, offsets, problem)
+    mixture = fit_mixture(c[rows], components=config.components)
+    assigned = coarse.assign(mixture, c)
+    benign = coarse.benign_rows(mixture, c, assigned.lowest, config.gamma, config.select)
+    if config.mode == "paper":
+        found = fine.literal(
+            blocks,
+            first,
+            seeds=config.seeds,
+            gamma_z=config.gamma_z or 0.0,
+            seed=config.seed,
+            chunk_rows=config.chunk_rows,
+        )
+    else:
+        found = fine.robust(
+            blocks,
+            first,
+            seeds=config.seeds,
+            gamma_z=config.gamma_z,
+            gated=config.gate == "c",
+            miss_cost=config.miss_cost,
+            seed=config.seed,
+            chunk_rows=config.chunk_rows,
+        )
+    codes = coarse.partition(first.scored, benign, found.seeds)
+    points = _poison_score(first, found, mixture)
+    flagged = first.scored & (points > 0.5)
+    if config.fine_scope == "suspicious":
+        flagged &= codes != coarse.BENIGN
+        points = np.where((points > 0.5) & ~flagged, np.float32(0.5), points)
+    if config.mode == "paper":  # D_p is poison by definition
+        flagged[found.seeds] = True
+        points[found.seeds] = 1.0
+    verdict = np.where(flagged, POISONED, BENIGN).astype(np.int8)
+    verdict[~first.scored] = UNSCORED
+    points[~first.scored] = 0.0
+    return StageResult(
+        scores=Scores(
+            first.sim_original,
+            first.sim_generated,
+            c,
+            assigned.component,
+            assigned.lowest,
+            codes,
+            found.z,
+            points,
+            verdict,
+        ),
+        offsets=offsets,
+        mixture=mixture,
+        thresholds=Thresholds(
+            coverage_cut(mixture, config.gamma) if config.select == "coverage" else None,
+            found.gamma_z,
+            found.rule_gamma_z,
+            found.gate_c,
+        ),
+        found=found,
+        evidence=found.gamma_z is not None,
+        consistency_histogram=_histogram(c[rows], flagged[rows]),
+        correlation_histogram=_histogram(found.z[rows], flagged[rows]),
+        warnings=_warnings(mixture, mapping),
+    )
+
+
+def columns(result: StageResult, shard: int) -> dict[str, np.ndarray]:
+    """One shard's score columns by their names in the verdict files, strings spelt out."""
+    here = slice(result.offsets[shard], result.offsets[shard + 1])
+    table = {name: values[here] for name, values in result.scores._asdict().items()}
+    table["coarse"] = np.array(COARSE)[table["coarse"]]
+    table["verdict"] = np.array(VERDICTS)[table["verdict"]]
+    table["is_poisoned"] = table["verdict"] == "poisoned"
+    return table
+
+
+def _degenerate(c: np.ndarray, components: int) -> str:
+    """Why a set's consistency cannot be judged; empty when it can."""
+    if not c.size:
+        return "no pair could be scored"
+    if c.size < components:
+        return f"only {c.size} pair(s) could be scored, fewer than the {components} components"
+    if float(c.max() - c.min()) < 1e-6:
+        return f"every pair has the same consistency ({float(c[0]):.6f})"
+    return ""
+
+
+def _undetermined(
+    first: coarse.CoarseScores, offsets: tuple[int, ...], problem: str
+) -> StageResult:
+    n = first.scored.shape[0]
+    zero, codes = np.zeros(n, np.float32), np.zeros(n, np.int8)
+    kept = np.flatnonzero(first.scored)
+    verdict = np.where(first.scored, UNDETERMINED, UNSCORED).astype(np.int8)
+    coarse_codes = np.where(first.scored, coarse.SUSPICIOUS, coarse.UNSCORED).astype(np.int8)
+    empty = _histogram(first.absolute[kept], np.zeros(kept.size, bool))
+    return StageResult(
+        Scores(
+            first.sim_original,
+            first.sim_generated,
+            first.absolute,
+            codes,
+            zero,
+            coarse_codes,
+            zero,
+            zero,
+            verdict,
+        ),
+        offsets,
+        None,
+        Thresholds(None, None, None, None),
+        None,
+        False,
+        empty,
+        _histogram(zero[kept], np.zeros(kept.size, bool)),
+        (f"{problem}: nothing is judged",),
+    )
+
+
+def _poison_score(
+    first: coarse.CoarseScores, found: fine.Fine, mixture: Mixture
+) -> Float32[np.ndarray, " n"]:
+    """In [0, 1]; above .5 exactly where a row passes the thresholds.
+
+    A logistic of the distance to gamma_z in standard deviations of the core's z (at least .02),
+    and of the distance to the gate when that is the smaller one; without evidence .499 times the
+    mixture's distribution function at c.
+    """
+    if found.gamma_z is None:
+        return (_LARGEST_WITHOUT_EVIDENCE * cumulative(mixture, first.absolute)).astype(np.float32)
+    margin = (found.z - found.gamma_z) / max(found.spread, 0.02)
+    if found.gate_c is not None:
+        signed = first.signed
+        unit = max(float(np.std(signed[first.scored])), 1e-6)
+        margin = np.minimum(margin, (signed - found.gate_c) / unit)
+    # float32 may round a tiny positive margin to .5: the side it lies on must survive
+    return np.where(
+        margin > 0, np.maximum(expit(margin), 0.5 + 1e-6), np.minimum(expit(margin), 0.5)
+    ).astype(np.float32)
+
+
+def _histogram(values: np.ndarray, flagged: np.ndarray) -> Histogram:
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
+    return Histogram(
+        edges,
+        np.histogram(values, edges)[0].astype(np.int64),
+        np.histogram(values[flagged], edges)[0].astype(np.int64),
+    )
+
+
+def _warnings(mixture: Mixture, mapping: Mapping) -> tuple[str, ...]:
+    found = []
+    if not mixture.converged:
+        found.append("the mixture had not converged when it was stopped")
+    if mixture.weights[0] < 0.01:
+        found.append(
+            f"the lowest mixture component holds only {mixture.weights[0]:.2%} of the pairs: "
+            "the benign set is small"
+        )
+    correlation = mapping.diagnostics.get("held_out_correlation", 1.0)
+    if correlation < 0.1:
+        found.append(
+            f"the mapping's s_g hardly follows s_o on clean pairs (correlation {correlation:.2f}): "
+            "c ranks no better than the similarity itself"
+        )
+    return tuple(found)

@@ -1,0 +1,134 @@
+"""Is a core of seeds poison, and where does it end? Evidence and thresholds of the fine stage.
+
+Given z of every caption against a core's mean, the captions above gamma_z are its *group*.
+
+Evidence. A poisoned group is misaligned as a whole: its c sit in the upper tail of everyone's c.
+A benign topic that merely supplies many of the worst-aligned images is not: its c are spread like
+everyone's. So a core counts as poison only when at least a third of its group lies above the 95 %
+quantile of c, and when chance is excluded, either by the core's enrichment alone (p < 1e-8) or by
+the group's members that are not seeds (binomial tail < 1e-8; one caption per image, and no image
+of a seed: those had their say).
+
+Thresholds. gamma_z starts at rule R1 (5 % quantile - 1 sd of leave-one-out z). R1 looks at the
+group's own spread only; `widen` then lowers it over whatever lies below and is misaligned too,
+to the middle of the gap where that ends. When the poison's captions are ordinary for the data
+(on-topic), benign pairs share its z: `gate` then also asks for a c, chosen to cost least.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+from scipy.stats import binom
+
+from mmjax.scan.blocks import EmbeddingBlock, gather
+
+HIGH = 0.95
+MINIMUM_SHARE = 1 / 3
+MINIMUM_IMAGES = 4
+SURE = -8.0
+_LOOKED_AT = 20_000
+
+
+class Evidence(NamedTuple):
+    """What speaks for a core.
+
+    `share` of its group lies above the 95 % quantile of c; `log10_p_group` is the binomial tail
+    of that among `images` images that no seed has.
+    """
+
+    log10_p_core: float
+    log10_p_group: float
+    share: float
+    group: int
+    images: int
+    poisoned: bool
+
+
+def judge(
+    blocks: Sequence[EmbeddingBlock],
+    group: Int64[np.ndarray, " g"],
+    high: Bool[np.ndarray, " n"],
+    seeds: Int64[np.ndarray, " q"],
+    log10_p_core: float,
+) -> Evidence:
+    """Weigh the evidence for one core.
+
+    Args:
+        blocks: the embeddings, to tell images apart.
+        group: rows above gamma_z, by falling z.
+        high: of every row, whether its c is above the set's 95 % quantile.
+        seeds: the rows of D_p.
+        log10_p_core: of the core's enrichment.
+    """
+    looked_at = group[:_LOOKED_AT]
+    image, _ = gather(blocks, np.concatenate([seeds, looked_at]))
+    # the same image has the same bits: it is encoded once
+    as_bytes = np.ascontiguousarray(image).view(f"V{image.shape[1] * 4}")[:, 0]
+    _, first = np.unique(as_bytes, return_index=True)
+    fresh = first[first >= seeds.size] - seeds.size
+    hits = int(np.sum(high[looked_at[fresh]]))
+    tail = float(binom.logsf(hits - 1, max(fresh.size, 1), 1 - HIGH) / np.log(10))
+    share = float(np.mean(high[group])) if group.size else 0.0
+    images = np.unique(as_bytes[seeds.size :]).size
+    sure = log10_p_core < SURE or tail < SURE
+    poisoned = sure and share >= MINIMUM_SHARE and images >= MINIMUM_IMAGES
+    return Evidence(log10_p_core, tail, share, int(group.size), int(fresh.size), poisoned)
+
+
+def widen(
+    z: Float32[np.ndarray, " s"],
+    high: Bool[np.ndarray, " s"],
+    gamma_z: float,
+    spread: float,
+    cost: float = 3.0,
+) -> float:
+    """Lower gamma_z over captions just below it that are misaligned as well.
+
+    Only the two standard deviations of the group's z (`spread`) below gamma_z are looked at. When
+    they hold no more than one caption, or 1 % of the group's number, the group simply ends there
+    and gamma_z goes to their lower end. Otherwise, walking down, a row of high c gains `cost`
+    and another one loses 1 (each corrected for the 5 % that are high by chance); the cut goes
+    where the sum peaks, half way to the next caption. Among benign rows the sum falls by about 1
+    a row.
+    """
+    lowest = gamma_z - 2 * spread
+    below = np.flatnonzero((z <= gamma_z) & (z > lowest))
+    order = below[np.argsort(-z[below], kind="stable")]
+    if order.size <= max(1.0, 0.01 * float(np.sum(z > gamma_z))):
+        return lowest
+    base = 1 - HIGH
+    poison = (high[order] - base) / (1 - base)
+    gain = np.cumsum(cost * poison - (1 - poison))
+    best = int(np.argmax(gain))
+    if gain[best] <= 0:
+        return gamma_z
+    following = float(z[order[best + 1]]) if best + 1 < order.size else lowest
+    return (float(z[order[best]]) + following) / 2
+
+
+def gate(
+    group: Float32[np.ndarray, " g"], rest: Float32[np.ndarray, " r"], miss_cost: float
+) -> float | None:
+    """The c below which members of a poisoned group are benign; None when all are poison.
+
+    The group's c is a mixture of the rest's distribution F0 (share pi0, by the half of it that
+    lies below the rest's median) and the poison's. A cut at t loses g pi0 (1 - F0(t)) clean pairs
+    and leaves #{c <= t} - g pi0 F0(t) poisons, each worth `miss_cost` clean pairs; t has the least
+    cost.
+    """
+    g = group.size
+    if not g or not rest.size:
+        return None
+    ordered, benign = np.sort(group), np.sort(rest)
+    share = min(1.0, 2 * float(np.mean(group < np.median(rest))))
+    if share * g < 1:
+        return None
+    below = np.searchsorted(benign, ordered, side="right") / benign.size
+    missed = np.maximum.accumulate(np.maximum(np.arange(1, g + 1) - g * share * below, 0.0))
+    price = miss_cost * missed + g * share * (1 - below)
+    best = int(np.argmin(price))
+    if price[best] >= g * share:
+        return None
+    return float((ordered[best] + ordered[min(best + 1, g - 1)]) / 2)

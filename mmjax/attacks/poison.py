@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     poisoned: int
 
 
-def attack(config: AttackConfig, out: Path | str) -> dict[str, Any]:
+def attack(config: AttackConfig, out: Path | str) -> dict[str, int]:
     """Poison what `config.inputs` names; see `poison`."""
     source = open_source(
         config.inputs,
@@ -61,7 +61,7 @@ def attack(config: AttackConfig, out: Path | str) -> dict[str, Any]:
     return poison(source, out, config)
 
 
-def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[str, Any]:
+def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[str, int]:
     """Write a poisoned copy of a set.
 
     Each victim is replaced, in its place, by its stamped image with a caption that names the
@@ -75,7 +75,7 @@ def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[st
         config: the attack.
 
     Returns:
-        The content of `POISONED_DATASET.json`, without the hashes of the altered members.
+        The counts of `POISONED_DATASET.json`: shards, pairs, usable, candidates, poisoned.
 
     Raises:
         ConfigError: too few candidates, or more than 10 % poison without `i_understand`.
@@ -185,7 +185,7 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
-def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> dict[str, Any]:
+def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> dict[str, int]:
     """Write the labels of the whole set and its manifest."""
     names = [shard.name + MARK for shard in source.shards]
     parts = [pq.read_table(run.path / "labels" / f"{name}.parquet") for name in names]
@@ -196,6 +196,13 @@ def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> di
         for shard in source.shards
         for item in (run.finished(shard.name) or {"altered": []})["altered"]
     ]
+    counts = {
+        "shards": len(names),
+        "pairs": plan.pairs,
+        "usable": plan.usable,
+        "candidates": plan.candidates,
+        "poisoned": plan.poisoned,
+    }
     manifest = {
         "warning": "Poisoned on purpose, to test detectors. Do not train a model for use on it.",
         "tags": ["poisoned", "backdoor", "do-not-train"],
@@ -209,13 +216,8 @@ def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> di
         "seed": config.seed,
         "geometry": config.geometry,
         "image_size": config.image_size,
-        "counts": {
-            "shards": len(names),
-            "pairs": plan.pairs,
-            "usable": plan.usable,
-            "candidates": plan.candidates,
-            "poisoned": plan.poisoned,
-        },
+        "counts": counts,
+        "altered": altered,
     }
-    write_json(run.path / MANIFEST, {**manifest, "altered": altered})
-    return manifest
+    write_json(run.path / MANIFEST, manifest)
+    return counts

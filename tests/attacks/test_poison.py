@@ -101,7 +101,8 @@ def test_counts_order_and_captions(clean_set: Path, poisoned: Path) -> None:
 
 def test_only_the_patch_of_a_poisoned_image_changed(clean_set: Path, poisoned: Path) -> None:
     reference = poisoned.parent / "unpoisoned"
-    attack(config(clean_set, rate=0.0), reference)
+    counts = attack(config(clean_set, rate=0.0), reference)
+    assert (counts["pairs"], counts["poisoned"]) == (123, 0)
     before, after = members(reference), members(poisoned)
     assert not any(row["is_poisoned"] for row in labels(reference))
     bad = {f"{row['shard']}/{row['key']}.png" for row in labels(poisoned) if row["is_poisoned"]}

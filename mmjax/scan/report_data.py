@@ -18,7 +18,7 @@ from mmjax.scan.report_figures import Mixture
 from mmjax.scan.report_images import shared_area
 from mmjax.scan.report_pictures import compare_means, thumbnails
 from mmjax.scan.report_table import Tally, read_tables, repeated, tally
-from mmjax.scan.report_text import LIMITS, actions, cautions, verdict_sentence
+from mmjax.scan.report_text import LIMITS, SUMMARY, actions, cautions, verdict_sentence
 from mmjax.scan.report_truth import compare
 
 
@@ -42,7 +42,7 @@ def report_data(
     """
     run_dir = Path(run_dir)
     run, summary = _json(run_dir / "run.json"), _json(run_dir / "summary.json")
-    stored = _stored(run_dir / "scores.npz")
+    thresholds = summary.get("thresholds", {})
     folder = run_dir / "verdicts"
     rows = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
     tallied = tally(read_tables(folder), rows)
@@ -55,23 +55,23 @@ def report_data(
         means = compare_means(tallied.flagged_rows, tallied.benign_rows, source)
     area = None if means is None else shared_area(means)
     counts = dict(tallied.verdicts)
-    inputs = run["config"].get("inputs", [])
+    inputs = run["config"].get("inputs", []) or [run.get("facts", {}).get("of", run_dir.name)]
     return ReportData(
-        title=title or ", ".join(inputs) or run_dir.name,
+        title=title or ", ".join(inputs),
         outcome=_outcome(counts),
         verdict=verdict_sentence(counts, words, clusters, area),
         actions=actions(counts, clean_written=bool(run["config"].get("write_clean"))),
         counts=counts,
-        summary=_scalars(summary),
+        summary=_figures(summary),
         worst=_worst(tallied, source),
         mean_images=means,
         c_histogram=tallied.consistency.shown(),
-        mixture=_mixture(stored),
-        cut=_scalar(stored, "coverage"),
+        mixture=_mixture(summary.get("mixture")),
+        cut=_number(thresholds, "coverage"),
         seed_threshold=tallied.lowest_seed,
         z_histogram=tallied.correlation.shown(),
-        z_threshold=_scalar(stored, "gamma_z"),
-        gate=_scalar(stored, "gate_c"),
+        z_threshold=_number(thresholds, "gamma_z"),
+        gate=_number(thresholds, "gate_c"),
         words=words,
         clusters=clusters,
         review=repeated(tallied),
@@ -95,24 +95,16 @@ def _json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is damaged ({error}); run the scan again") from error
 
 
-def _stored(path: Path) -> Mapping[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; finish the scan first") from error
+def _number(thresholds: Mapping[str, Any], name: str) -> float | None:
+    """A threshold, None when there is none."""
+    value = thresholds.get(name)
+    return None if value is None else float(value)
 
 
-def _scalar(stored: Mapping[str, np.ndarray], name: str) -> float | None:
-    """A stored number, None when absent or not finite (a threshold that was not set)."""
-    value = float(stored[name]) if name in stored else np.nan
-    return value if np.isfinite(value) else None
-
-
-def _mixture(stored: Mapping[str, np.ndarray]) -> Mixture | None:
-    names = ("mixture_means", "mixture_variances", "mixture_weights")
-    if any(name not in stored for name in names):
+def _mixture(stored: Mapping[str, list[float]] | None) -> Mixture | None:
+    if stored is None:
         return None
+    names = ("means", "variances", "weights")
     return Mixture(*(np.asarray(stored[name], np.float64) for name in names))
 
 
@@ -144,12 +136,20 @@ def _groups(
     ]
 
 
-def _scalars(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """The plain figures of summary.json, nested names joined by a dot."""
+def _figures(summary: Mapping[str, Any]) -> dict[str, object]:
+    """The stages' figures of summary.json: those with a known meaning first, in its order."""
+    stages = ("found", "thresholds", "mapping")
+    flat = _flat({stage: summary[stage] for stage in stages if summary.get(stage)})
+    known = {name: flat[name] for name in SUMMARY if name in flat}
+    return known | {name: value for name, value in flat.items() if name not in known}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """The plain values of nested mappings, names joined by a dot."""
     flat: dict[str, object] = {}
     for name, inner in value.items():
         if isinstance(inner, Mapping):
-            flat.update(_scalars(inner, f"{prefix}{name}."))
+            flat.update(_flat(inner, f"{prefix}{name}."))
         elif isinstance(inner, bool | int | float | str) or inner is None:
             flat[prefix + name] = inner
     return flat
@@ -161,6 +161,6 @@ def _environment(run: Mapping[str, Any]) -> dict[str, str]:
     lines = {"Versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     if "config_digest" in run:
         lines["Configuration digest"] = str(run["config_digest"])
-    facts = _scalars(run.get("facts", {}))
+    facts = _flat(run.get("facts", {}))
     lines.update({name.replace("_", " "): str(value) for name, value in facts.items()})
     return lines

@@ -6,8 +6,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.stats import chi2
+
+from mmjax.core.errors import ImageError
+from mmjax.data.images import read_rgb
 
 THUMBNAIL_SIDE = 160
 """Longest side of a thumbnail in pixels."""
@@ -15,7 +18,6 @@ THUMBNAIL_SIDE = 160
 FEW_FLAGGED = 10
 """Below this number of flagged images their mean says little."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _SAME = 0.25  # variance among the flagged over variance among the benign: "hardly differ"
 _CHANCE = 1e-5  # how rarely so small a ratio may arise by chance at one pixel
 _FLAT = 25.0  # variance below which a pixel hardly differs among benign images either
@@ -128,40 +130,31 @@ def _place(mask: Bool[np.ndarray, "h w"]) -> str:
     return f"the {horizontal} edge" if horizontal else "the middle"
 
 
-def thumbnail(data: bytes, *, max_pixels: int = 25_000_000) -> bytes | None:
+def thumbnail(data: bytes) -> bytes | None:
     """Returns a PNG of the whole image with no side over `THUMBNAIL_SIDE`, None if it cannot be.
 
     Unlike the scan's own geometry nothing is cropped: a trigger may sit in a corner.
     """
-    image = _open(data, max_pixels)
+    image = _read(data)
     if image is None:
         return None
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
     return encode_png(np.asarray(image))
 
 
-def squash(
-    data: bytes, side: int, *, max_pixels: int = 25_000_000
-) -> UInt8[np.ndarray, "side side 3"] | None:
+def squash(data: bytes, side: int) -> UInt8[np.ndarray, "side side 3"] | None:
     """Returns the whole image squashed to a square, so that corners fall on corners."""
-    image = _open(data, max_pixels)
+    image = _read(data)
     if image is None:
         return None
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image | None:
-    """Decodes the first frame to RGB on white; None for what is damaged, huge or not an image."""
+def _read(data: bytes) -> Image.Image | None:
+    """The image as the scan decodes it, None where it does not."""
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > max_pixels:
-            return None
-        image = ImageOps.exif_transpose(image)
-        if image.mode not in ("RGB", "L"):
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return read_rgb(data)
+    except ImageError:
         return None
 
 

@@ -56,18 +56,37 @@ METRICS: Mapping[str, Wording] = {
 """Metrics against the truth."""
 
 SUMMARY: Mapping[str, Wording] = {
-    "pairs": Wording("pairs read", ""),
-    "scored": Wording("pairs scored", ""),
-    "seeds": Wording("seeds", "pairs with the largest gap c"),
-    "seed_tightness": Wording("seed tightness", "mean likeness of the seeds’ captions to another"),
-    "null_tightness": Wording(
-        "tightness by chance", "what as many randomly drawn captions reach once in a hundred times"
+    "found.seeds": Wording("seeds", "pairs with the largest gaps"),
+    "found.core": Wording("core", "seeds that are worded alike"),
+    "found.null_test.observed": Wording(
+        "likeness among the seeds", "mean likeness of the seeds’ captions to one another"
     ),
-    "cut": Wording("cut on c", "pairs below it count as consistent"),
-    "seed_threshold": Wording("smallest c of a seed", ""),
-    "z_threshold": Wording("threshold on z", "pairs at or above it are flagged"),
+    "found.null_test.quantile99": Wording(
+        "… by chance", "99 of 100 random sets of as many captions stay below this"
+    ),
+    "found.evidence.poisoned": Wording("core confirmed", "by the evidence in the next lines"),
+    "found.evidence.group": Wording("group", "pairs whose captions are as alike as the core’s"),
+    "found.evidence.share": Wording(
+        "… misfitting", "share of the group with a gap among the largest 5 %; by chance 0.05"
+    ),
+    "found.evidence.images": Wording("… new pictures", "pictures of the group that no seed has"),
+    "found.evidence.log10_p_core": Wording(
+        "chance of the core", "that it arose by chance, as a power of ten: −8 means 1 in 10⁸"
+    ),
+    "found.evidence.log10_p_group": Wording("chance of the group", "the same for the group"),
+    "thresholds.coverage": Wording("cut on c", "pairs below it count as consistent"),
+    "thresholds.gate_c": Wording("least gap", "pairs with a smaller gap are never flagged"),
+    "thresholds.rule_gamma_z": Wording(
+        "rule on z", "threshold by the core alone, before the gap below it was looked at"
+    ),
+    "thresholds.gamma_z": Wording("threshold on z", "pairs above it are flagged"),
+    "mapping.kind": Wording("second network", "how it was taught what fits"),
+    "mapping.reference.images": Wording("… clean pictures", "that it was taught on"),
+    "mapping.diagnostics.held_out_correlation": Wording(
+        "… reliability", "how well expected fit follows caption fit on clean pairs; 1 = perfectly"
+    ),
 }
-"""Figures of the stages."""
+"""Figures of the stages in summary.json, nested names joined by a dot."""
 
 LIMITS: tuple[str, ...] = (
     "“No evidence” is not a guarantee. The scan looks for one kind of trace: captions that do not "

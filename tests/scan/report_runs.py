@@ -53,16 +53,15 @@ def make_run(folder: Path, *, poisoned: bool = True, captions: dict[int, str] | 
         "versions": {"python": "3.11", "mmjax": "0.1.0"},
     }
     (folder / "run.json").write_text(json.dumps(run))
-    (folder / "summary.json").write_text(json.dumps({"warnings": [], "seeds": 10}))
-    np.savez(
-        folder / "scores.npz",
-        mixture_means=np.array([0.05, 0.1]),
-        mixture_variances=np.array([1e-3, 4e-3]),
-        mixture_weights=np.array([0.7, 0.3]),
-        coverage=0.09,
-        gamma_z=0.6 if poisoned else np.nan,
-        gate_c=np.nan,
-    )
+    summary = {
+        "warnings": [],
+        "thresholds": {"coverage": 0.09, "gamma_z": 0.6 if poisoned else None, "gate_c": None},
+        "mixture": {"means": [0.05, 0.1], "variances": [1e-3, 4e-3], "weights": [0.7, 0.3]},
+        "found": {"seeds": 13, "null_test": {"observed": 0.5, "quantile99": 0.1}},
+        "mapping": {"kind": "ridge", "diagnostics": {"held_out_cosine": 0.4}},
+        "shards": list(SHARDS),
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
     source = Source("fake", "", tuple(Shard(s, s) for s in SHARDS), FakeView, lambda shard: "")
     return FakeRun(folder, source, pa.Table.from_pylist(labels))
 

@@ -46,7 +46,7 @@ def report(**changes) -> ReportData:
         verdict="41 of 4,000 pairs look poisoned.",
         actions=["Nothing was deleted."],
         counts={"poisoned": 41, "benign": 3957, "skipped": 2},
-        summary={"seeds": 50, "converged": True, "null": None},
+        summary={"found.seeds": 50, "converged": True, "null": None},
         worst=[pair, pair._replace(rank=2, scores={**scores, "text_correlation": math.nan})],
         mean_images=mean_images(pictures, pictures[::-1] // 2),
         c_histogram=Histogram(edges, counts, flagged),

@@ -52,6 +52,19 @@ def test_thresholds_and_mixture_are_read_back(data):
     np.testing.assert_allclose(data.mixture.weights, [0.7, 0.3])
 
 
+def test_figures_of_the_stages_come_in_reading_order(data):
+    assert list(data.summary) == [
+        "found.seeds",
+        "found.null_test.observed",
+        "found.null_test.quantile99",
+        "thresholds.coverage",
+        "thresholds.gate_c",
+        "thresholds.gamma_z",
+        "mapping.kind",
+        "mapping.diagnostics.held_out_cosine",
+    ]
+
+
 def test_captions_are_grouped(data):
     assert data.words[0].word == "banana"
     assert data.clusters[0].pairs == 18
@@ -125,7 +138,7 @@ def test_labels_that_do_not_fit_are_refused(run):
         report_data(run.folder, None, run.labels.slice(0, 60))
 
 
-@pytest.mark.parametrize("name", ["run.json", "summary.json", "scores.npz"])
+@pytest.mark.parametrize("name", ["run.json", "summary.json"])
 def test_an_unfinished_run_is_refused(tmp_path, name):
     run = make_run(tmp_path / "run")
     (run.folder / name).unlink()

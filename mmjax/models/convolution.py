@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -127,7 +128,7 @@ def average_pool(x: Float[Array, "b h w c"], policy: Policy) -> Float[Array, "b 
     if policy.backend == "cpu":
         return _slice_pool(x.shape[1:3], x.astype(F32))
     total = lax.reduce_window(
-        x.astype(F32), jnp.zeros((), F32), lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+        x.astype(F32), np.float32(0), lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
     )
     return total / 4
 

@@ -39,12 +39,11 @@ def product(
     return _bfloat16_product(subscripts, a, b)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _bfloat16_product(subscripts: str, a: Array, b: Array) -> Array:
+def _rounded_product(subscripts: str, a: Array, b: Array) -> Array:
     operands, out = subscripts.split("->")
     left, right = operands.split(",")
     if out[-1] not in right:  # a transposed result has no bfloat16 kernel on XLA:CPU and fails
-        return _bfloat16_product(f"{right},{left}->{out}", b, a)
+        subscripts, a, b = f"{right},{left}->{out}", b, a
     return jnp.einsum(
         subscripts,
         a.astype(jnp.bfloat16),
@@ -53,16 +52,21 @@ def _bfloat16_product(subscripts: str, a: Array, b: Array) -> Array:
     )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _bfloat16_product(subscripts: str, a: Array, b: Array) -> Array:
+    return _rounded_product(subscripts, a, b)
+
+
 def _product_forward(subscripts: str, a: Array, b: Array):
-    return _bfloat16_product(subscripts, a, b), (a, b)
+    return _rounded_product(subscripts, a, b), (a, b)
 
 
 def _product_backward(subscripts: str, saved: tuple[Array, Array], cotangent: Array):
     a, b = saved
     operands, out = subscripts.split("->")
     left, right = operands.split(",")
-    da = _bfloat16_product(f"{out},{right}->{left}", cotangent, b)
-    db = _bfloat16_product(f"{left},{out}->{right}", a, cotangent)
+    da = _rounded_product(f"{out},{right}->{left}", cotangent, b)
+    db = _rounded_product(f"{left},{out}->{right}", a, cotangent)
     return da.astype(a.dtype), db.astype(b.dtype)
 
 

@@ -5,13 +5,7 @@ import pytest
 
 from mmjax.models.clip import MAX_SCALE, Policy, build
 from mmjax.models.presets import preset
-from tests.models.conftest import images_of, randomised, tokens_of
-
-
-@pytest.fixture(scope="session")
-def model(tiny):
-    towers = build(tiny)
-    return towers, randomised(towers.init(jax.random.key(0)))
+from tests.models.tiny import images_of, tokens_of
 
 
 def test_embeddings_are_unit_norm_float32_of_the_right_width(model, tiny):
@@ -51,9 +45,8 @@ def test_scale_starts_at_one_over_0_07_and_is_clamped(model):
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_training_gives_finite_gradients_everywhere_and_new_statistics(tiny, compute):
-    towers = build(tiny, Policy(compute))
-    variables = randomised(towers.init(jax.random.key(0)))
+def test_training_gives_finite_gradients_everywhere_and_new_statistics(model, tiny, compute):
+    towers, variables = build(tiny, Policy(compute)), model[1]
     images, tokens = images_of(tiny), tokens_of(tiny)
 
     def loss(params):

@@ -7,15 +7,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mmjax.core.errors import WeightsError
-from mmjax.models.clip import build
 from mmjax.models.presets import preset
 from mmjax.models.weights import load_weights, save_weights
-from tests.models.conftest import randomised
 
 
 @pytest.fixture(scope="session")
-def variables(tiny):
-    return randomised(build(tiny).init(jax.random.key(0)))
+def variables(model):
+    return model[1]
 
 
 @pytest.fixture

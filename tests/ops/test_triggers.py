@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax.core.errors import ConfigError
@@ -45,6 +48,20 @@ def test_contract(name: str, images: np.ndarray) -> None:
         eager, eager_mask = trigger.apply(jnp.asarray(images[:2]), keys(2), **trigger.defaults)
     np.testing.assert_allclose(eager, stamped[:2], atol=1e-6)
     np.testing.assert_array_equal(eager_mask, mask[:2])
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+@given(
+    images=hnp.arrays(np.float32, (2, 8, 8, 3), elements=st.floats(0, 1, width=32)),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=25, deadline=None)
+def test_only_the_mask_of_any_image_is_touched(name: str, images: np.ndarray, seed: int) -> None:
+    stamped, mask = TRIGGERS[name].apply(images, keys(2, seed=seed), patch_size=3)
+    np.testing.assert_array_equal(np.asarray(stamped)[~mask], images[~np.asarray(mask)])
+    assert stamped.min() >= 0
+    assert stamped.max() <= 1
+    assert np.all(np.asarray(mask).sum((1, 2)) == 9)
 
 
 @pytest.mark.parametrize("name", TRIGGERS)

@@ -20,7 +20,7 @@ from mmjax.data.parquets import open_parquet, parquet_files
 from mmjax.data.records import is_remote
 from mmjax.data.shards import Shard, ShardView, Source, SourceOptions
 from mmjax.data.tables import open_csv
-from mmjax.data.webdataset import is_webdataset, open_webdataset
+from mmjax.data.webdataset import is_webdataset, open_webdataset, tar_files
 
 __all__ = [
     "SOURCES",
@@ -104,11 +104,11 @@ def detect_format(path: Path) -> str:
     Raises:
         InputError: none does.
     """
+    if is_embeddings(path) and not tar_files(str(path)):
+        raise InputError(f"{path} holds embeddings; images and captions are wanted here")
     for name, kind in SOURCES.items():
         if kind.recognises(path):
             return name
-    if is_embeddings(path):
-        raise InputError(f"{path} holds embeddings; images and captions are wanted here")
     what = "folder" if path.is_dir() else "file"
     raise InputError(
         f"{path} is no {what} of a known format; give --input_format, one of {', '.join(SOURCES)}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import csv
+from pyarrow import compute, csv
 
 from mmjax.core.errors import InputError
 from mmjax.data.records import Row, is_remote, locate_image
@@ -44,8 +44,18 @@ def _read_csv(path: Path, separator: str) -> tuple[list[str], pa.Table, list[str
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         data = data.decode("utf-16", errors="replace").encode()
-    header = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].rstrip(b"\r")
+    header = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
     delimiter = separator or ("\t" if b"\t" in header else ",")
+    table, malformed = _parse_csv(data, delimiter, quoted=True)
+    if delimiter == "\t" and _swallowed(table):
+        table, malformed = _parse_csv(data, delimiter, quoted=False)
+    names = [
+        column[0].as_py().decode("utf-8", errors="replace").strip() for column in table.columns
+    ]
+    return names, table.slice(1), malformed
+
+
+def _parse_csv(data: bytes, delimiter: str, *, quoted: bool) -> tuple[pa.Table, list[str]]:
     malformed: list[str] = []
 
     def keep(row: csv.InvalidRow) -> str:
@@ -61,16 +71,27 @@ def _read_csv(path: Path, separator: str) -> tuple[list[str], pa.Table, list[str
             use_threads=False, block_size=_BLOCK_BYTES, autogenerate_column_names=True
         ),
         parse_options=csv.ParseOptions(
-            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep
+            delimiter=delimiter,
+            quote_char='"' if quoted else False,
+            newlines_in_values=quoted,
+            invalid_row_handler=keep,
         ),
         convert_options=csv.ConvertOptions(
             check_utf8=False, column_types=dict.fromkeys(_COLUMNS, pa.large_binary())
         ),
     )
-    names = [
-        column[0].as_py().decode("utf-8", errors="replace").strip() for column in table.columns
-    ]
-    return names, table.slice(1), malformed
+    return table, malformed
+
+
+def _swallowed(table: pa.Table) -> bool:
+    """Whether a lone quote swallowed the lines after it: a cell of a TSV holds a line and a TAB."""
+    options = compute.MatchSubstringOptions(r"(?s)\n.*\t|\t.*\n")
+    return any(
+        compute.call_function(
+            "any", [compute.call_function("match_substring_regex", [column], options)]
+        ).as_py()
+        for column in table.columns
+    )
 
 
 def _refuse_links(path: Path, names: Sequence[str], first: Sequence[str]) -> None:

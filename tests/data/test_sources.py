@@ -436,6 +436,14 @@ def test_csv_options(tmp_path):
     assert (pair.image, pair.caption) == (IMAGES[0], "one, two")
 
 
+def test_a_lone_quote_swallows_nothing(tmp_path):
+    photos(tmp_path)
+    captions = ['"Stop" sign', '"lone', 'a "b" c', "d", 'e"', "f", '"']
+    lines = "".join(f"{i}.png\t{caption}\n" for i, caption in enumerate(captions))
+    (tmp_path / "x.tsv").write_text("filepath\ttitle\n" + lines)
+    assert [p.caption for p in all_rows(open_source(tmp_path / "x.tsv"))] == captions
+
+
 def test_utf16_csv(tmp_path):
     photos(tmp_path)
     (tmp_path / "x.csv").write_text("filepath,title\n0.png,grün\n", encoding="utf-16")

@@ -358,6 +358,23 @@ def test_img2dataset_sidecars(tmp_path):
     assert "cannot be read" in source.open_shard(source.shards[0]).warnings[0]
 
 
+def test_img2dataset_parquet_output(tmp_path):
+    table = pa.table(
+        {
+            "key": ["000000000", "000000001"],
+            "jpg": [IMAGES[0], None],
+            "caption": CAPTIONS[:2],
+            "status": ["success", "failed_to_download"],
+        }
+    )
+    parquet.write_table(table, tmp_path / "00000.parquet")
+    source = open_source(tmp_path, input_format="img2dataset")
+    assert [(p.key, p.status) for p in all_rows(source)] == [("000000000", "ok")]
+    (tmp_path / "00000.parquet").unlink()
+    with pytest.raises(InputError, match="holds none of img2dataset's outputs"):
+        open_source(tmp_path, input_format="img2dataset")
+
+
 def test_folders_of_files(tmp_path):
     for shard in ("00000", "00001"):
         folder = photos(tmp_path / shard)
@@ -614,6 +631,9 @@ def test_tfds_caption_sequences_and_damage(made, tmp_path):
     with pytest.raises(InputError, match="no readable TFDS dataset"):
         open_source(tmp_path / "copy")
     (record,) = (tmp_path / "copy").rglob("*.array_record*")
+    info.write_text(next(made("tfds").rglob("dataset_info.json")).read_text())
+    record.write_bytes(record.read_bytes()[:70_000])
+    assert {p.status for p in all_rows(open_source(tmp_path / "copy"))} <= {"ok", "missing_image"}
     record.unlink()
     with pytest.raises(InputError, match="not in ArrayRecord format"):
         open_source(tmp_path / "copy")

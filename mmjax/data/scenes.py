@@ -1,6 +1,9 @@
 """Captioned scenes made from a seed: the embedded demo data, and test data without any licence."""
 
+import io
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -8,6 +11,8 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 
 from mmjax.core.errors import ConfigError
+from mmjax.core.rundir import atomic_path, write_json
+from mmjax.data.pack import TarWriter
 from mmjax.data.scene_backgrounds import PATTERNS, paint_background
 from mmjax.data.scene_captions import PLACE_WORDS, RELATIONS, SceneObject, write_caption
 from mmjax.data.scene_drawing import Colour, blend, draw_object
@@ -36,6 +41,9 @@ SIZES: Final[dict[str, tuple[float, float]]] = {
     "large": (0.62, 0.78),
 }
 """Side of an object as a share of the picture's; each of two objects is a quarter smaller."""
+
+FAULTS: Final = ("truncated image", "no caption", "web page", "latin-1 caption", "markup caption")
+"""What `write_scenes` can spoil, in turn; the last two stay readable."""
 
 SEED_LIMIT: Final = 2**63
 _COLOUR_NAMES: Final = tuple(COLOURS)
@@ -195,3 +203,95 @@ def scene_arrays(
         images[row], classes[row] = scene.image, scene.object_class
         written.append(scene.captions)
     return SceneArrays(images, tuple(written), classes)
+
+
+def write_scenes(
+    out_dir: Path | str,
+    n: int,
+    seed: int,
+    *,
+    size: int = 64,
+    start: int = 0,
+    captions: int = 1,
+    two_objects: float = 0.25,
+    shard_size: int = 1000,
+    faults: int = 0,
+) -> list[Path]:
+    """Writes scenes as WebDataset shards 00000.tar, ... of PNG, TXT and JSON members.
+
+    A scene with several captions is several pairs of the same picture. Beside the shards stand
+    `sizes.json` (pairs a shard) and, written last, `scenes.json` (arguments, keys of spoiled
+    pairs). The same arguments give the same bytes.
+
+    Args:
+        out_dir: a new or empty folder.
+        n: number of scenes.
+        seed: name of the series (see `make_scene`).
+        size: pixels of a side.
+        start: the first scene.
+        captions: pairs a scene.
+        two_objects: probability of a second object.
+        shard_size: pairs a shard.
+        faults: pairs that are spoiled, by the kinds of `FAULTS` in turn.
+
+    Returns:
+        The shards.
+
+    Raises:
+        ConfigError: an argument is out of range, or `out_dir` holds files.
+    """
+    out_dir = Path(out_dir)
+    pairs = n * captions
+    if shard_size < 1 or not 0 <= faults <= pairs:
+        raise ConfigError(
+            f"scenes need shard_size >= 1 and faults in [0, {pairs}], "
+            f"got shard_size={shard_size}, faults={faults}"
+        )
+    scenes = make_scenes(n, seed, size, start=start, captions=captions, two_objects=two_objects)
+    if out_dir.exists() and any(out_dir.iterdir()):
+        raise ConfigError(f"{out_dir} holds files; choose a new or empty folder for scenes")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    rows = np.random.Generator(np.random.PCG64([seed, SEED_LIMIT - 1])).permutation(pairs)[:faults]
+    spoiled = {int(row): FAULTS[turn % len(FAULTS)] for turn, row in enumerate(rows)}
+    members = _members(scenes, spoiled)
+    shards = [out_dir / f"{number:05d}.tar" for number in range(-(-pairs // shard_size))]
+    for number, shard in enumerate(shards):
+        with atomic_path(shard) as temporary, TarWriter(temporary) as writer:
+            for row in range(number * shard_size, min((number + 1) * shard_size, pairs)):
+                for extension, content in next(members).items():
+                    writer.add_member(f"{row:09d}.{extension}", content)
+    sizes = {path.name: min(shard_size, pairs - i * shard_size) for i, path in enumerate(shards)}
+    write_json(out_dir / "sizes.json", sizes)
+    arguments = {"n": n, "seed": seed, "size": size, "start": start, "captions": captions}
+    arguments |= {"two_objects": two_objects, "shard_size": shard_size}
+    faulty = {f"{row:09d}": kind for row, kind in sorted(spoiled.items())}
+    write_json(out_dir / "scenes.json", {"arguments": arguments, "faults": faulty})
+    return shards
+
+
+def _members(scenes: Iterator[Scene], spoiled: dict[int, str]) -> Iterator[dict[str, bytes]]:
+    """Contents of each pair's files by extension, spoiled where `spoiled` says so by row."""
+    row = 0
+    for scene in scenes:
+        file = io.BytesIO()
+        Image.fromarray(scene.image).save(file, "PNG", compress_level=3)
+        facts = [thing._asdict() for thing in scene.objects]
+        about = json.dumps({"objects": facts, "background": scene.background}).encode()
+        for caption in scene.captions:
+            files = {"png": file.getvalue(), "txt": caption.encode(), "json": about}
+            yield _spoil(files, spoiled[row]) if row in spoiled else files
+            row += 1
+
+
+def _spoil(files: dict[str, bytes], kind: str) -> dict[str, bytes]:
+    match kind:
+        case "truncated image":
+            return files | {"png": files["png"][: len(files["png"]) // 2]}
+        case "no caption":
+            return {name: content for name, content in files.items() if name != "txt"}
+        case "web page":
+            return files | {"png": b"<!DOCTYPE html><title>404 Not Found</title>"}
+        case "latin-1 caption":
+            return files | {"txt": files["txt"] + " in a café".encode("latin-1")}
+        case _:
+            return files | {"txt": files["txt"] + b" <script>alert('{{7*7}}')</script>"}

@@ -4,6 +4,7 @@ import io
 import math
 import re
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -182,6 +183,35 @@ def test_the_page_is_accessible():
     assert len([t for t, _ in page.elements if t == "h1"]) == 1
     ids = page.values("id")
     assert all(label in ids for label in page.values("aria-labelledby"))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rgb or #rrggbb (WCAG 2)."""
+    digits = colour.removeprefix("#")
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+def test_text_has_contrast_in_light_and_dark(mode):
+    css = resources.files("mmjax").joinpath("assets/report/style.css").read_text("utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    assert len(blocks) == 2
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", blocks[mode]))
+    texts = {
+        "card": ("ink", "muted", "link", "bad", "good", "warn", "fig-ink", "fig-line", "fig-flag"),
+        "page": ("ink", "muted"),
+        "well": ("ink", "muted"),
+        "bad-soft": ("ink", "muted", "bad", "link"),
+        "good-soft": ("ink", "muted", "good", "link"),
+        "warn-soft": ("ink", "muted", "warn", "link"),
+    }
+    for ground, names in texts.items():
+        for name in names:
+            pair = sorted((luminance(colours[ground]), luminance(colours[name])))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (ground, name)
 
 
 def test_equal_data_gives_equal_bytes():

@@ -1,0 +1,140 @@
+"""The report in a real browser: hostile captions neither run nor load anything; it draws."""
+
+import dataclasses
+import http.server
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax.scan.report import ReportPair, render
+from mmjax.scan.report_text import SCORES
+from tests.scan.test_report import report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    return found
+
+
+@pytest.fixture
+def hits():
+    """Paths asked from a server on this machine, and its address."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield asked, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def browse(browser: str, page: Path, *options: str) -> str:
+    """Opens a page in a browser of our own and returns what it prints."""
+    profile = page.with_suffix(".profile")
+    process = subprocess.Popen(
+        [browser, *QUIET, f"--user-data-dir={profile}", *options, page.as_uri()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 0
+    return output
+
+
+def attacks(address: str) -> list[str]:
+    return [
+        "<script>document.title='taken'</script>",
+        '"><img src=x onerror="document.title=\'taken\'">',
+        f"</blockquote><img src={address}/image>",
+        f"</style><link rel=stylesheet href={address}/style>",
+        f"<svg onload=fetch('{address}/fetch')>",
+    ]
+
+
+def test_hostile_captions_neither_run_nor_load(browser, hits, tmp_path):
+    asked, address = hits
+    control = tmp_path / "control.html"
+    control.write_text(f"<title>plain</title>{''.join(attacks(address))}")
+    assert "<title>taken</title>" in browse(browser, control, "--dump-dom")
+    assert {"/image", "/style"} <= set(asked)  # the attacks work where nothing stops them
+    asked.clear()
+
+    scores = dict.fromkeys(SCORES, 0.5)
+    pairs = [
+        ReportPair(i, text, i, text, text, "poisoned", scores, None)
+        for i, text in enumerate(attacks(address), 1)
+    ]
+    page = tmp_path / "report.html"
+    page.write_text(render(report(worst=pairs)), encoding="utf-8")
+    dom = browse(browser, page, "--dump-dom")
+    assert "<title>test.tar</title>" in dom
+    assert "<script" not in dom
+    assert asked == []
+
+
+def test_the_policy_stops_what_would_slip_through(browser, hits, tmp_path):
+    asked, address = hits
+    page = tmp_path / "leaky.html"
+    html = render(report()).replace("<main>", "<main>" + "".join(attacks(address)))
+    page.write_text(html, encoding="utf-8")
+    assert "<title>test.tar</title>" in browse(browser, page, "--dump-dom")
+    assert asked == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(480, False), (1200, False), (1200, True)])
+def test_the_page_draws_in_light_and_dark_narrow_and_wide(browser, tmp_path, width, dark):
+    page = tmp_path / "report.html"
+    data = dataclasses.replace(report(), outcome="poisoned")
+    page.write_text(render(data), encoding="utf-8")
+    options = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    shot = tmp_path / "shot.png"
+    browse(browser, page, f"--screenshot={shot}", f"--window-size={width},1600", *options)
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    assert pixels.shape[1] == width
+    assert (np.median(pixels) < 60) == dark
+    red = (pixels[:12, :, 0] - pixels[:12, :, 2]).mean()
+    assert red > 40  # the bar above a verdict of poison
+    margin = pixels[-200:, -8:]  # nothing sticks out of the right side
+    assert np.ptp(margin.reshape(-1, 3), axis=0).max() < 8

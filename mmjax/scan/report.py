@@ -229,5 +229,6 @@ def number(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+        shown = f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+        return shown.replace("-", "−")
     return str(value)

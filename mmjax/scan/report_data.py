@@ -1,6 +1,7 @@
 """Fills `ReportData` from a finished run folder, with pictures where the source is at hand."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,9 @@ def report_data(
         skipped=_groups(tallied.statuses, STATUSES, tallied),
         remarks=_groups(tallied.remarks, FLAGS, tallied),
         truth=None if truth is None else compare(read_tables(folder), truth),
-        command=" ".join(run.get("command", [])),
+        command=shlex.join(run.get("command", [])),
         config=json.dumps(run["config"], indent=2, sort_keys=True, ensure_ascii=False),
-        environment=_environment(run),
+        environment=_environment(run, summary.get("durations", {})),
         limits=LIMITS,
         warnings=[*summary.get("warnings", []), *cautions(counts)],
     )
@@ -140,6 +141,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, object]:
     """The stages' figures of summary.json: those with a known meaning first, in its order."""
     stages = ("found", "thresholds", "mapping")
     flat = _flat({stage: summary[stage] for stage in stages if summary.get(stage)})
+    flat.pop("found.rule_gamma_z", None)  # also among the thresholds
     known = {name: flat[name] for name in SUMMARY if name in flat}
     return known | {name: value for name, value in flat.items() if name not in known}
 
@@ -155,12 +157,15 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _environment(run: Mapping[str, Any]) -> dict[str, str]:
-    """Versions in one line, then the recorded facts (fingerprints, mesh, durations)."""
+def _environment(run: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, str]:
+    """Versions in one line, then the recorded facts (fingerprints, mesh) and durations."""
     versions = run.get("versions", {})
     lines = {"Versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     if "config_digest" in run:
         lines["Configuration digest"] = str(run["config_digest"])
     facts = _flat(run.get("facts", {}))
     lines.update({name.replace("_", " "): str(value) for name, value in facts.items()})
+    if seconds:
+        parts = (f"{name} {value:,.1f} s" for name, value in seconds.items())
+        lines["Durations"] = ", ".join(parts)
     return lines

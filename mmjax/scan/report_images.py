@@ -20,16 +20,19 @@ FEW_FLAGGED = 10
 
 _SAME = 0.25  # variance among the flagged over variance among the benign: "hardly differ"
 _CHANCE = 1e-5  # how rarely so small a ratio may arise by chance at one pixel
+_FADED = 16.0  # squared standard errors at which half of a difference is shown
 _FLAT = 25.0  # variance below which a pixel hardly differs among benign images either
 
 
 class MeanImages(NamedTuple):
     """Mean flagged and mean benign image and how they differ, all float32 [h, w, 3].
 
-    `flagged` and `benign` hold pixel values in [0, 255]; `difference` is 128 + gain · (flagged −
-    benign), clipped to [0, 255]; `spread` is the per-pixel variance among the flagged images over
-    that among the benign ones (mean over the channels, smoothed over 3×3 pixels): near 0 where
-    the flagged images share the same pixels, 1 where the benign images hardly differ either.
+    `flagged` and `benign` hold pixel values in [0, 255]; `difference` is 128 + gain · w · (flagged
+    − benign), clipped to [0, 255], where w = t² / (t² + 16) fades what chance explains (t is the
+    difference in standard errors, its square averaged over the channels); `spread` is the
+    per-pixel variance among the flagged images over that among the benign ones (mean over the
+    channels, smoothed over 3×3 pixels): near 0 where the flagged images share the same pixels,
+    1 where the benign images hardly differ either.
     """
 
     flagged: Float[np.ndarray, "h w 3"]
@@ -47,7 +50,7 @@ def mean_images(
     """Returns the two means, their amplified difference and the ratio of their variances.
 
     The gain brings the largest 0.1 % of the differences to full contrast (a small trigger then
-    stands out from sampling noise), but is at most 32 so that noise does not become a picture.
+    stands out from the rest), but is at most 32 so that noise does not become a picture.
 
     Returns:
         None when one of the two sets is empty.
@@ -57,6 +60,9 @@ def mean_images(
     flagged_mean, flagged_variance = _moments(flagged)
     benign_mean, benign_variance = _moments(benign)
     delta = flagged_mean - benign_mean
+    error = np.maximum(benign_variance, 1.0) * (1 / len(flagged) + 1 / len(benign))
+    squared_t = np.mean(delta * delta / error, axis=-1, keepdims=True)
+    delta *= squared_t / (squared_t + _FADED)
     gain = float(np.clip(127 / max(float(np.quantile(np.abs(delta), 0.999)), 1e-6), 1, 32))
     usual = benign_variance.mean(-1)
     ratio = np.where(usual < _FLAT, 1.0, flagged_variance.mean(-1) / np.maximum(usual, _FLAT))

@@ -64,6 +64,7 @@ SUMMARY: Mapping[str, Wording] = {
     "found.null_test.quantile99": Wording(
         "… by chance", "99 of 100 random sets of as many captions stay below this"
     ),
+    "found.null_test.exceeds": Wording("… exceeded", "whether it is; the core decides, not this"),
     "found.evidence.poisoned": Wording("core confirmed", "by the evidence in the next lines"),
     "found.evidence.group": Wording("group", "pairs whose captions are as alike as the core’s"),
     "found.evidence.share": Wording(
@@ -82,6 +83,10 @@ SUMMARY: Mapping[str, Wording] = {
     "thresholds.gamma_z": Wording("threshold on z", "pairs above it are flagged"),
     "mapping.kind": Wording("second network", "how it was taught what fits"),
     "mapping.reference.images": Wording("… clean pictures", "that it was taught on"),
+    "mapping.reference.captions": Wording("… their captions", ""),
+    "mapping.diagnostics.held_out_cosine": Wording(
+        "… closeness", "mean cosine of what it says fits to the real captions of clean pictures"
+    ),
     "mapping.diagnostics.held_out_correlation": Wording(
         "… reliability", "how well expected fit follows caption fit on clean pairs; 1 = perfectly"
     ),

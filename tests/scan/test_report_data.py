@@ -65,6 +65,10 @@ def test_figures_of_the_stages_come_in_reading_order(data):
     ]
 
 
+def test_the_command_can_be_pasted_into_a_shell(data):
+    assert data.command == "mmjax scan '{00000..00001}.tar' --out=run"
+
+
 def test_captions_are_grouped(data):
     assert data.words[0].word == "banana"
     assert data.clusters[0].pairs == 18

@@ -30,8 +30,11 @@ def test_means_and_spread_are_those_of_the_definition():
     np.testing.assert_allclose(means.flagged, flagged.mean(0), rtol=1e-5)
     np.testing.assert_allclose(means.benign, benign.mean(0), rtol=1e-5)
     delta = flagged.mean(0) - benign.mean(0)
+    t = delta / np.sqrt(benign.var(0) * (1 / 5 + 1 / 9))
+    squared_t = (t**2).mean(-1, keepdims=True)
+    faded = delta * squared_t / (squared_t + 16)
     np.testing.assert_allclose(
-        means.difference, np.clip(128 + means.gain * delta, 0, 255), rtol=1e-4
+        means.difference, np.clip(128 + means.gain * faded, 0, 255), rtol=1e-4
     )
     ratio = flagged.var(0).mean(-1) / benign.var(0).mean(-1)
     np.testing.assert_allclose(means.spread[10, 10], ratio[9:12, 9:12].mean(), rtol=1e-4)

@@ -65,6 +65,10 @@ _DAMAGE: Final = (
 )
 """What Pillow's plugins raise on damaged bytes; none of them is a promise of its API."""
 
+_SCAN: Final = b"\xff\xda"
+_MOST_SCANS: Final = 100
+"""A progressive JPEG has about ten; each costs a pass over all pixels, whatever the file's size."""
+
 _STRIP: Final = 64
 """Above this ratio of the sides only the part that the crop keeps is resized."""
 
@@ -163,6 +167,8 @@ def _read_simplejpeg(data: bytes, max_pixels: int) -> Image.Image | None:
     """The image, or None where Pillow must decide: CMYK, or anything that libjpeg warns of."""
     import simplejpeg
 
+    if data.count(_SCAN) > _MOST_SCANS:  # some may stand in metadata
+        return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "Gray"):
@@ -174,9 +180,11 @@ def _read_simplejpeg(data: bytes, max_pixels: int) -> Image.Image | None:
 
 
 def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    strip = _STRIPPERS.get(name)
+    content = _STRIPPERS[name](data) if name in _STRIPPERS else data
+    if name == "JPEG" and content.count(_SCAN) > _MOST_SCANS:
+        raise ImageError("undecodable_image", f"a JPEG of more than {_MOST_SCANS} scans")
     try:
-        image = _OPENERS[name](io.BytesIO(strip(data) if strip else data))
+        image = _OPENERS[name](io.BytesIO(content))
         _check_pixels(image.width, image.height, max_pixels)
         image.load()
         return _to_rgb(image)

@@ -21,6 +21,7 @@ from mmjax.data.image_formats import recognise
 from mmjax.data.image_metadata import drop_jpeg_metadata, drop_png_metadata
 from mmjax.data.images import decode, fit_square, read_rgb
 from mmjax.data.scenes import make_scene
+from tests.oracles import bicubic
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
@@ -192,6 +193,7 @@ def test_a_file_without_metadata_is_left_alone(files):
     assert drop_jpeg_metadata(files["JPEG"]) == files["JPEG"]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_dropping_metadata_of_junk_keeps_its_end(data):
     png = b"\x89PNG\r\n\x1a\n"
@@ -224,6 +226,18 @@ def test_a_flipped_byte_is_no_truncation(files):
     place = data.index(b"IDAT") + 20
     data[place : place + 40] = b"\xff" * 40
     assert _status(bytes(data))[0] == "undecodable_image"
+
+
+@pytest.mark.parametrize("library", ["pillow", "simplejpeg"])
+def test_a_jpeg_of_endless_scans_is_refused(picture, library):
+    data = _save(picture.convert("L"), "JPEG", progressive=True)
+    end = data.rindex(b"\xff\xd9")
+    last = data.rindex(b"\xff\xda")
+    status, message = _status(data[:end] + data[last:end] * 200 + data[end:], library=library)
+    assert status == "undecodable_image"
+    assert "scans" in message
+    comment = b"\xff\xfe" + struct.pack(">H", 402) + b"\xff\xda" * 200
+    assert decode(data[:2] + comment + data[2:], 16, library=library).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -382,6 +396,18 @@ def test_geometry_is_torchvisions(width, height, size, seed):
     difference = np.abs(fit_square(image, size).astype(int) - _torchvision(image, size))
     strip = max(width, height) > 64 * min(width, height)
     assert difference.max() <= (1 if strip else 0)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (61, 33), (17, 17), (5, 90)])
+@pytest.mark.parametrize("size", [24, 33])
+def test_geometry_and_kernel_equal_the_loop(shape, size):
+    """Two roundings to 8 bits, of sums that Pillow holds in 22-bit fixed point: one level apart."""
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    difference = np.abs(
+        fit_square(Image.fromarray(pixels), size) - bicubic.fit_square(pixels, size)
+    )
+    assert difference.max() <= 1
+    assert difference.mean() < 0.01
 
 
 def test_same_size_keeps_pixels(picture):

@@ -21,14 +21,13 @@ def doctor(config: None, flags: argparse.Namespace) -> int:
     say("versions", ", ".join(f"{k} {v}" for k, v in versions().items()))
     import jax
 
-    from mmjax.models.policy import Policy, resolve
+    from mmjax.models.policy import inference_compute
 
     devices = jax.devices()
-    chosen = resolve(Policy())
     say(
         "devices",
         f"{len(devices)} x {devices[0].platform} ({devices[0].device_kind}); frozen towers "
-        f"compute in {chosen.compute}",
+        f"compute in {inference_compute()}",
     )
     say("cores", f"{len(os.sched_getaffinity(0))}")
     free, total = _memory()

@@ -1,6 +1,9 @@
 """`mmjax demo`, `mmjax attack`, `mmjax train`, `mmjax pack`, `mmjax convert`."""
 
 import argparse
+import dataclasses
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +12,7 @@ from mmjax.core.errors import ConfigError, ExitCode
 if TYPE_CHECKING:
     from mmjax.attacks.config import AttackConfig
     from mmjax.evaluate.demo import DemoConfig
+    from mmjax.evaluate.reproduce import ReproduceConfig
     from mmjax.train.config import TrainConfig
 
 
@@ -22,16 +26,9 @@ def demo(config: "DemoConfig", flags: argparse.Namespace) -> int:
 
 def attack(config: "AttackConfig", flags: argparse.Namespace) -> int:
     """Write a poisoned copy of a set with its ground truth."""
-    from mmjax.attacks.poison import poison
-    from mmjax.data.sources import open_source
+    from mmjax.attacks.poison import attack as run
 
-    source = open_source(
-        config.inputs[0] if len(config.inputs) == 1 else list(config.inputs),
-        input_format=config.input_format,
-        split=config.split,
-        max_member_bytes=config.max_member_bytes,
-    )
-    summary = poison(source, _out(flags), config)
+    summary = run(config, _out(flags))
     print(f"poisoned {summary['poisoned']:,} of {summary['pairs']:,} pairs")
     print(f"truth    {_out(flags) / 'poison_labels.parquet'}")
     print("This set is poisoned on purpose: never train a model for use on it.")
@@ -40,17 +37,26 @@ def attack(config: "AttackConfig", flags: argparse.Namespace) -> int:
 
 def train(config: "TrainConfig", flags: argparse.Namespace) -> int:
     """Train and print the last figures."""
-    import threading
-
     from mmjax.core.mesh import make_mesh
     from mmjax.evaluate.retrieval import evaluate_pairs
     from mmjax.train.pipeline import train as run
 
-    stop = threading.Event()
-    result = run(config, _out(flags), mesh=make_mesh(), evaluate=evaluate_pairs, stop=stop.is_set)
+    result = run(config, _out(flags), mesh=make_mesh(), evaluate=evaluate_pairs)
     for name, value in result.summary.items():
         print(f"{name:<12} {value}")
     print(f"model        mmjax-dir:{result.folder}")
+    return ExitCode.DONE
+
+
+def reproduce(config: "ReproduceConfig", flags: argparse.Namespace) -> int:
+    """Run an experiment and say where its results are."""
+    from mmjax.evaluate.reproduce import run_experiment
+
+    config = dataclasses.replace(config, experiment=flags.inputs[0])
+    command = shlex.join(["mmjax", *sys.argv[1:]])
+    file, page = run_experiment(config, _out(flags), command=command, say=print)
+    print(page.read_text(encoding="utf-8"))
+    print(f"results {file}, {page}")
     return ExitCode.DONE
 
 
@@ -67,7 +73,7 @@ def pack(config: None, flags: argparse.Namespace) -> int:
         split=flags.split,
     )
     summary = run(source, _out(flags), shard_size=flags.shard_size)
-    for name, value in summary.items():
+    for name, value in summary._asdict().items():
         print(f"{name:<12} {value}")
     return ExitCode.DONE
 

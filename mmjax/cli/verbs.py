@@ -144,17 +144,46 @@ VERBS: dict[str, Verb] = {
             Flag("seed", "of the choice of victims, triggers and captions", "seed"),
             Flag("i_understand", "needed to poison more than 10 %", "i_understand", bool),
         ),
-        example="mmjax attack flickr8k --split=val,test --config=attack/badnets --out=poisoned",
+        example="mmjax attack flickr8k --split=dev,test --config=attack/badnets --out=poisoned",
     ),
     "train": Verb(
-        "Train a CLIP model.",
+        "Train a CLIP model from scratch.",
         "mmjax.cli.laboratory:train",
         config="mmjax.train.config:TrainConfig",
         default_config="train/flickr8k_small",
-        inputs="INPUT",
-        inputs_key="inputs",
-        flags=(OUT, FORMAT, SPLIT, TOKENIZER, OVERWRITE),
-        example="mmjax train flickr8k --config=train/flickr8k_small --out=runs/flickr8k_small",
+        flags=(
+            OUT,
+            Flag("data", "the captioned set to learn from", "data.location"),
+            FORMAT._replace(key="data.input_format"),
+            SPLIT._replace(key="data.split"),
+            TOKENIZER._replace(key="model.tokenizer"),
+            Flag("steps", "length of the run", "steps"),
+            Flag("seed", "of everything that is drawn", "seed"),
+        ),
+        example=(
+            "mmjax train --config=train/flickr8k_small --data=DATA/flickr8k "
+            "--tokenizer=DATA/bpe_simple_vocab_16e6.txt.gz --out=runs/flickr8k_small"
+        ),
+    ),
+    "reproduce": Verb(
+        "Run an experiment of docs/results and write its JSON and its page.",
+        "mmjax.cli.laboratory:reproduce",
+        config="mmjax.evaluate.reproduce:ReproduceConfig",
+        inputs="EXPERIMENT",
+        inputs_doc="flickr8k-scan",
+        inputs_count=1,
+        flags=(
+            OUT,
+            Flag("data", "folder of the real data set", "data"),
+            WEIGHTS,
+            TOKENIZER,
+            Flag("seeds", "of the attack and of the scan, e.g. 0,1,2", "seeds"),
+            Flag("results", "folder that the JSON and the Markdown go to", "results"),
+        ),
+        example=(
+            "mmjax reproduce flickr8k-scan --data=DATA/flickr8k "
+            "--weights=mmjax-dir:runs/flickr8k_small/model --out=runs/flickr8k-scan"
+        ),
     ),
     "pack": Verb(
         "Turn any source into WebDataset shards.",

@@ -22,6 +22,10 @@ def row(detector: str, result: Detection, *, coarse: Detection | None = None) ->
 
 COLUMNS: dict[str, str] = {
     "detector": "detector",
+    "seed": "seed",
+    "mapping": "mapping network",
+    "pairs": "pairs",
+    "poisoned": "poisoned",
     "coarse_auroc": "coarse AUROC",
     "seed_purity": "seed purity",
     "auroc": "AUROC",
@@ -33,7 +37,9 @@ COLUMNS: dict[str, str] = {
     "survivors": "survivors",
     "clean_lost": "clean lost",
 }
-"""Columns of the Markdown table, by the key of a results file's row."""
+"""Columns of the Markdown table, by the key of a results file's row; empty ones are left out."""
+
+TEXTS = ("detector", "mapping")
 
 
 def write_results(
@@ -42,8 +48,6 @@ def write_results(
     *,
     title: str,
     command: str,
-    seed: int,
-    counts: dict[str, Any],
     notes: Sequence[str] = (),
 ) -> None:
     """Write the results JSON that `write_table` turns into Markdown.
@@ -53,11 +57,9 @@ def write_results(
         rows: see `row`.
         title: of the table.
         command: what made the results, to be typed again.
-        seed: of the attack and the scan.
-        counts: whatever was counted (pairs, poisoned, skipped, ...).
         notes: sentences that stand under the table.
     """
-    content = {"title": title, "command": command, "seed": seed, "counts": counts}
+    content = {"title": title, "command": command}
     write_json(path, {**content, "rows": list(rows), "notes": list(notes)})
 
 
@@ -70,10 +72,10 @@ def write_table(results_json: Path | str, out_md: Path | str) -> None:
     source = Path(results_json)
     try:
         results = json.loads(source.read_text(encoding="utf-8"))
-        title, command, seed = results["title"], results["command"], results["seed"]
-        counts, rows = results["counts"], results["rows"]
+        title, command, rows = results["title"], results["command"], results["rows"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{source} is not a results file of mmjax: {error}") from error
+    columns = {k: v for k, v in COLUMNS.items() if any(r.get(k) is not None for r in rows)}
     lines = [
         f"# {title}",
         "",
@@ -81,11 +83,9 @@ def write_table(results_json: Path | str, out_md: Path | str) -> None:
         "",
         f"    {command}",
         "",
-        f"Seed {seed}. " + ", ".join(f"{key} {value}" for key, value in counts.items()) + ".",
-        "",
-        "| " + " | ".join(COLUMNS.values()) + " |",
-        "|" + "|".join("---" if key == "detector" else "---:" for key in COLUMNS) + "|",
-        *("| " + " | ".join(_cell(r.get(key)) for key in COLUMNS) + " |" for r in rows),
+        "| " + " | ".join(columns.values()) + " |",
+        "|" + "|".join("---" if key in TEXTS else "---:" for key in columns) + "|",
+        *("| " + " | ".join(_cell(r.get(key)) for key in columns) + " |" for r in rows),
         "",
         "TPR, FPR, survivors (poison not found) and clean lost are at the detector's own threshold;"
         " – where it has none or the measure is not defined. recall@n: share of the poison among"

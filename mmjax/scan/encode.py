@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 
 import jax
@@ -12,10 +13,10 @@ from jaxtyping import Array, Bool, Float16, Int32, UInt8
 from mmjax.core.mesh import DATA, batch_sharding, replicated
 from mmjax.core.progress import Meter
 from mmjax.data.loader import Record, load_shard
-from mmjax.data.records import ShardView
+from mmjax.data.shards import ShardView
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.models.clip import build, freeze
-from mmjax.models.policy import Policy
+from mmjax.models.policy import Policy, inference_compute
 from mmjax.models.weights import Weights
 from mmjax.scan.config import EncodeConfig
 
@@ -73,7 +74,7 @@ def make_encoder(
         config: batch sizes, precision, decoder.
         mesh: parameters are replicated on it, batches are split over its data axis.
     """
-    policy = Policy(compute=config.precision)
+    policy = Policy(compute=inference_compute(config.precision))
     towers, variables = freeze(build(weights.preset, policy), weights.variables)
     variables = jax.device_put(variables, replicated(mesh))
     whole, split = replicated(mesh), batch_sharding(mesh)
@@ -108,7 +109,7 @@ def encode_shard(encoder: Encoder, view: ShardView, meter: Meter | None = None) 
         view,
         image_size=encoder.image_size,
         batch_size=_multiple(config.batch_size, encoder.mesh),
-        workers=config.workers,
+        workers=config.workers or len(os.sched_getaffinity(0)),
         max_pixels=config.max_image_pixels,
         library=config.decoder,
     )
@@ -127,7 +128,7 @@ def encode_shard(encoder: Encoder, view: ShardView, meter: Meter | None = None) 
         meter.update(len(records) - len(unique_images))
     slots = np.array([r.image_slot for r in records], dtype=np.int64)
     ok = np.array([r.status == "ok" for r in records], dtype=bool)
-    captions = [r.caption or "" for r, good in zip(records, ok, strict=True) if good]
+    captions = [r.caption for r, good in zip(records, ok, strict=True) if good]
     text_rows, truncated = _encode_captions(encoder, captions)
     image = np.zeros((len(records), encoder.dim), np.float16)
     text = np.zeros((len(records), encoder.dim), np.float16)
@@ -141,7 +142,9 @@ def encode_shard(encoder: Encoder, view: ShardView, meter: Meter | None = None) 
         image[bad] = text[bad] = 0
     final = tuple(
         _with_findings(record, failed=bool(good and not fine), truncated=bool(short))
-        for record, good, fine, short in zip(records, ok, finite, cut, strict=True)
+        for record, good, fine, short in zip(
+            records, *np.stack([ok, finite, cut]).tolist(), strict=True
+        )
     )
     return EncodedShard(image, text, final, view.warnings)
 

@@ -7,9 +7,8 @@
 `ridge`       closed form, image embedding to mean caption embedding: the baseline to beat.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,6 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float64, Int, Int32, Int64
 
 from mmjax.core import keys
-from mmjax.core.config import option
 from mmjax.core.errors import InputError
 from mmjax.learn.loop import fit
 from mmjax.learn.state import OptimizerConfig, create, make_optimizer
@@ -26,45 +24,10 @@ from mmjax.learn.step import LossFn, make_step
 from mmjax.models.captioner import Captioner, caption_loss
 from mmjax.models.mapping import MappingNetwork, unit
 from mmjax.ops.contrastive import info_nce
+from mmjax.scan.options import CaptionerConfig, MappingConfig
 
 PyTree = Any
-Kind = Literal["lm", "regression", "ridge"]
 OnMetrics = Callable[[str, int, dict[str, float]], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class CaptionerConfig:
-    """The captioner that the kind `lm` is read by."""
-
-    width: int = option(512, "width of the decoder; a multiple of heads", low=8)
-    layers: int = option(4, "decoder blocks", low=1)
-    heads: int = option(8, "attention heads", low=1)
-    max_length: int = option(40, "tokens of a caption that are learned from", low=2)
-    batch_size: int = option(256, "captions a step", low=1)
-    epochs: float = option(10.0, "passes over the captions", low=0.0)
-    learning_rate: float = option(5e-4, "peak learning rate", low=0.0)
-    noise_variance: float = option(
-        0.016, "variance, per dimension, of the noise on text embeddings (CapDec)", low=0.0
-    )
-    label_smoothing: float = option(0.1, "of the language-modelling loss (BLIP)", low=0.0, high=0.9)
-
-
-@dataclasses.dataclass(frozen=True)
-class MappingConfig:
-    """The mapping network and its training."""
-
-    kind: Kind = option("lm", "how F is trained")
-    width: int = option(2048, "hidden width of F", low=1)
-    batch_size: int = option(1024, "images a step; a caption of each is drawn", low=1)
-    epochs: float = option(20.0, "passes over the images", low=0.0)
-    learning_rate: float = option(1e-4, "peak learning rate", low=0.0)
-    weight_decay: float = option(0.05, "decoupled weight decay", low=0.0)
-    warmup: float = option(0.05, "steps of warm-up, or their share if below 1", low=0.0)
-    cosine_weight: float = option(1.0, "lambda_a, weight of 1 - cosine", low=0.0)
-    contrast_weight: float = option(1.0, "lambda_c, weight of InfoNCE (lm)", low=0.0)
-    temperature: float = option(0.07, "of InfoNCE; where it starts for regression", low=1e-3)
-    held_out: float = option(0.05, "share of the images kept for diagnostics", low=0.0, high=0.5)
-    captioner: CaptionerConfig = option(CaptionerConfig(), "of the kind lm")
 
 
 class Reference(NamedTuple):
@@ -328,9 +291,9 @@ def _train(
 
 
 def _batch_size(wanted: int, rows: int, mesh: Mesh) -> int:
-    """The largest multiple of the data axis that is at most `wanted` and the rows there are."""
+    """A multiple of the data axis: `wanted`, or less so that an epoch has eight steps."""
     devices = mesh.shape["data"]
-    return max(devices, min(wanted, rows) // devices * devices)
+    return max(devices, min(wanted, max(rows // 8, 32)) // devices * devices)
 
 
 def _sample(rng: np.random.Generator, rows: int, size: int) -> Int64[np.ndarray, " b"]:

@@ -24,14 +24,13 @@ from mmjax.models.mapping import MappingNetwork, unit
 from mmjax.ops.consistency import consistency
 from mmjax.scan.fitting import (
     Groups,
-    Kind,
-    MappingConfig,
     OnMetrics,
     Reference,
     fit_network,
     fit_ridge,
     group,
 )
+from mmjax.scan.options import Kind, MappingConfig
 
 PyTree = Any
 MINIMUM_IMAGES = 10

@@ -5,21 +5,19 @@ chunk at a time (once for the coarse stage, two or three times for the fine one)
 about 40 bytes a row. Nothing here is encoded, so other thresholds take seconds.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int8, Int64
 from scipy.special import expit
 
-from mmjax.core.config import option
-from mmjax.core.errors import ConfigError
 from mmjax.ops.gmm import Mixture, coverage_cut, cumulative, fit_mixture
 from mmjax.scan import coarse, fine
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.coarse import COARSE
 from mmjax.scan.mapping import Mapping
+from mmjax.scan.options import StageConfig
 
 __all__ = ["COARSE", "VERDICTS", "EmbeddingBlock", "StageConfig", "StageResult", "columns", "score"]
 
@@ -27,43 +25,6 @@ VERDICTS = ("", "benign", "poisoned", "undetermined")
 UNSCORED, BENIGN, POISONED, UNDETERMINED = range(4)
 _LARGEST_WITHOUT_EVIDENCE = 0.499
 _BINS = 200
-
-
-@dataclasses.dataclass(frozen=True)
-class StageConfig:
-    """How pairs are scored and judged."""
-
-    mode: Literal["robust", "paper"] = option(
-        "robust", "robust: seeds must show evidence, automatic threshold; paper: to the letter"
-    )
-    components: int = option(5, "K, components of the mixture", low=1, high=50)
-    select: Literal["coverage", "posterior"] = option(
-        "coverage", "how gamma chooses the benign set: share of the lowest component, or posterior"
-    )
-    gamma: float = option(0.9, "see select", low=0.0, high=1.0)
-    seeds: int = option(0, "q, seeds by consistency; 0 = max(50, 1e-4 N)", low=0)
-    fine_scope: Literal["all", "suspicious"] = option(
-        "all", "what the fine stage may flag; suspicious leaves the benign set alone"
-    )
-    gamma_z: float | None = option(
-        None, "threshold on the text correlation; None = automatic (robust mode only)"
-    )
-    gate: Literal["c", "none"] = option(
-        "c", "c: a benign caption of the poison's topic is told by its consistency (robust mode)"
-    )
-    miss_cost: float = option(
-        10.0, "clean pairs that one surviving poison is worth (gate)", low=0.0
-    )
-    seed: int = option(0, "of the random samples behind the null test and the base rates", low=0)
-    chunk_rows: int = option(8192, "embeddings that are read at a time", low=1)
-
-    def validate(self) -> None:
-        """Raises ConfigError for values that do not go together."""
-        if self.mode == "paper" and self.gamma_z is None:
-            raise ConfigError(
-                "score.mode=paper wants score.gamma_z (the paper gives none and sets it by hand); "
-                "give one, or use score.mode=robust"
-            )
 
 
 class Histogram(NamedTuple):
@@ -160,7 +121,7 @@ def score(
             blocks,
             first,
             seeds=config.seeds,
-            gamma_z=config.gamma_z or 0.0,
+            gamma_z=0.0 if config.gamma_z == "auto" else config.gamma_z,
             seed=config.seed,
             chunk_rows=config.chunk_rows,
         )
@@ -169,7 +130,7 @@ def score(
             blocks,
             first,
             seeds=config.seeds,
-            gamma_z=config.gamma_z,
+            gamma_z=None if config.gamma_z == "auto" else config.gamma_z,
             gated=config.gate == "c",
             miss_cost=config.miss_cost,
             seed=config.seed,

@@ -18,23 +18,25 @@ def test_results_become_a_page(tmp_path: Path) -> None:
     nothing = measure(scores, np.zeros_like(truth))
     write_results(
         tmp_path / "r.json",
-        [row("z | mean", flagged, coarse=flagged), row("none", nothing)],
+        [
+            row("z | mean", flagged, coarse=flagged) | {"seed": 3, "mapping": "lm"},
+            row("none", nothing),
+        ],
         title="A scan",
         command="mmjax scan x --out=y",
-        seed=3,
-        counts={"pairs": 20_002, "poisoned": 2},
         notes=["A note."],
     )
     write_table(tmp_path / "r.json", tmp_path / "r.md")
     page = (tmp_path / "r.md").read_text()
     assert "    mmjax scan x --out=y\n" in page
-    assert "Seed 3. pairs 20002, poisoned 2." in page
+    assert "| detector | seed | mapping network | pairs | poisoned | coarse AUROC |" in page
     # AUROC .999975 is not printed as 1, an FPR of 1/20000 not as 0
     assert (
-        "| z \\| mean | 0.999975 | 0.5000 | 0.999975 | 0.8333 | 0.5000 | 5e-05 | 0.5000 |" in page
+        "| z \\| mean | 3 | lm | 20002 | 2 | 0.999975 | 0.5000 | 0.999975 | 0.8333 | 0.5000 | 5e-05 | 0.5000 |"
+        in page
     )
     assert "| 5e-05 | 1 | 1 |\n" in page
-    assert "| none | – | – | – |" in page
+    assert "| none | – | – | 20002 | 0 | – |" in page
     assert "Not defined: no poisoned pair has a score." in page
     assert page.endswith("A note.\n")
 

@@ -1,0 +1,173 @@
+"""Experiments whose results stand in docs/results: each cell is run once, then the page is made.
+
+Imports no JAX at its top, so that `mmjax reproduce --help` stays fast.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from mmjax.core.config import option
+from mmjax.core.errors import ConfigError
+
+Say = Callable[[str], None]
+STAGES = 2
+"""The scan's own rows come first in `comparison.compare`, then the baselines."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReproduceConfig:
+    """Which experiment, on what, where its result goes."""
+
+    experiment: str = option("", "name of the experiment")
+    data: str = option("", "folder of the real data set that the experiment reads")
+    weights: str = option("", "the clean model that scans, e.g. mmjax-dir:FOLDER")
+    tokenizer: str = option("", "its tokenizer; empty = the one beside the weights")
+    seeds: tuple[int, ...] = option((0, 1, 2), "of the attack and of the scan")
+    kinds: tuple[Literal["lm", "regression", "ridge"], ...] = option(
+        ("lm", "regression", "ridge"), "mapping networks that are tried"
+    )
+    rate: float = option(0.01, "share of poisoned pairs", low=0.0, high=0.1)
+    results: str = option("docs/results", "folder that the JSON and the Markdown go to")
+
+
+def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str, Any]]:
+    """BadNets -> "banana" in Flickr8k's 2,091 photos that the model was not trained on.
+
+    Rows: for every seed and kind of mapping network the fine and the coarse stage, and the
+    baselines on the same pairs; then the same scan with nothing poisoned.
+    """
+    from mmjax.attacks.config import AttackConfig
+    from mmjax.attacks.poison import poison
+    from mmjax.data.sources import open_source
+    from mmjax.models.weights import load_weights
+    from mmjax.scan.config import FitConfig, MappingConfig, ScanConfig
+    from mmjax.scan.pipeline import run_fit, run_scan
+
+    size = load_weights(config.weights).preset.vision.image_size
+    held_out = "dev,test,none"
+    mappings = {}
+    for kind in config.kinds:
+        say(f"mapping network: {kind}")
+        mappings[kind] = str(out / f"mapping-{kind}")
+        fit = FitConfig(
+            inputs=(config.data,),
+            split="train",
+            weights=config.weights,
+            tokenizer=config.tokenizer,
+            fit=MappingConfig(kind=kind),
+        )
+        run_fit(fit, mappings[kind])
+    rows = []
+    for seed, rate in [*((s, config.rate) for s in config.seeds), (config.seeds[0], 0.0)]:
+        inputs, split, truth = config.data, held_out, None
+        if rate:
+            poisoned = out / f"poisoned-{seed}"
+            attack = AttackConfig(
+                inputs=(config.data,), split=held_out, rate=rate, seed=seed, image_size=size
+            )
+            if not (poisoned / "POISONED_DATASET.json").exists():
+                poison(open_source(config.data, split=held_out), poisoned, attack)
+            inputs, split, truth = str(poisoned), "", poisoned / "poison_labels.parquet"
+        for kind, mapping in mappings.items():
+            say(f"scan: seed {seed}, rate {rate:g}, mapping network {kind}")
+            scan = ScanConfig(
+                inputs=(inputs,),
+                split=split,
+                weights=config.weights,
+                tokenizer=config.tokenizer,
+                mapping=mapping,
+                seed=seed,
+            )
+            result = run_scan(scan, out / f"scan-{seed}-{rate:g}-{kind}", truth=truth)
+            rows += _rows(result, truth, seed=seed, kind=kind, first=kind == config.kinds[0])
+    return rows
+
+
+def _rows(result, truth: Path | None, *, seed: int, kind: str, first: bool) -> list[dict[str, Any]]:
+    """The rows of one scan: its two stages, and with the first kind the baselines."""
+    import pyarrow.parquet as pq
+
+    from mmjax.evaluate.comparison import compare
+    from mmjax.evaluate.detection import join_truth
+
+    facts = {
+        "seed": seed,
+        "mapping": kind,
+        "verdict": result.summary["verdict"],
+        "total": result.summary["total"],
+        "diagnostics": result.summary["mapping"]["diagnostics"],
+    }
+    if truth is None:
+        flagged = result.summary["counts"].get("poisoned", 0)
+        row = {"detector": "CFBD, fine stage (z)", "poisoned": 0, "flagged": flagged}
+        return [{**row, "clean_lost": flagged, **facts}]
+    table = join_truth(result.verdicts, pq.read_table(truth))
+    rows = compare(table, seed)
+    own = [{**row, **facts} for row in rows[:STAGES]]
+    others = [{**row, **facts, "mapping": ""} for row in rows[STAGES:]]
+    return [*own, *(others if first else [])]
+
+
+class Experiment(NamedTuple):
+    """`run(config, out, say)` returns the rows of the results table."""
+
+    run: Callable[[ReproduceConfig, Path, Say], list[dict[str, Any]]]
+    title: str
+    notes: tuple[str, ...]
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "flickr8k-scan": Experiment(
+        flickr8k_scan,
+        "Scan of Flickr8k with a small CLIP of its own",
+        (
+            "Pairs: the 10,455 captions of the 2,091 photos outside Flickr8k's training split; the "
+            "model and the mapping networks saw the training split only.",
+            "Poison: BadNets (a random-statistics patch at a random place) with captions made from "
+            '80 templates about a "banana". Off-topic template captions are the easy case: see the '
+            "near-duplicate count.",
+            "Rows with 0 poisoned pairs are scans of the clean set: nothing should be flagged.",
+        ),
+    ),
+}
+
+
+def run_experiment(
+    config: ReproduceConfig, out: Path, *, command: str, say: Say
+) -> tuple[Path, Path]:
+    """Run an experiment and write its JSON and its page.
+
+    Args:
+        config: which, and on what.
+        out: run folder of its cells; a cell that is there is not run again.
+        command: to be typed again; it stands on the page.
+        say: is told of every cell.
+
+    Returns:
+        The JSON and the Markdown file.
+
+    Raises:
+        ConfigError: the experiment is unknown, or lacks data or weights.
+    """
+    from mmjax.evaluate.tables import write_results, write_table
+
+    if config.experiment not in EXPERIMENTS:
+        raise ConfigError(
+            f"unknown experiment {config.experiment!r}; known: {', '.join(EXPERIMENTS)}"
+        )
+    if not config.data or not config.weights:
+        raise ConfigError(f"{config.experiment} wants --data=FOLDER and --weights=SPEC")
+    experiment = EXPERIMENTS[config.experiment]
+    results = Path(config.results)
+    file, page = (results / f"{config.experiment}{suffix}" for suffix in (".json", ".md"))
+    write_results(
+        file,
+        experiment.run(config, out, say),
+        title=experiment.title,
+        command=command,
+        notes=experiment.notes,
+    )
+    write_table(file, page)
+    return file, page

@@ -1,6 +1,6 @@
-"""Scan CC-3M shards made by img2dataset, with COCO's captions as the clean reference.
+r"""Scan CC-3M shards made by img2dataset, with COCO's captions as the clean reference.
 
-    mmjax scan 'cc3m/{00000..00331}.tar' --config=scan/cc3m --weights=hf-dir:clip \\
+    mmjax scan 'cc3m/{00000..00331}.tar' --config=scan/cc3m --weights=hf-dir:clip \
         --reference=coco/annotations/captions_train2017.json --out=runs/cc3m --write_clean
 
 Larger batches for accelerators; on a CPU leave the defaults.

@@ -1,6 +1,6 @@
-"""Scan Flickr8k's pairs outside its training split with a small CLIP of its own.
+r"""Scan Flickr8k's pairs outside its training split with a small CLIP of its own.
 
-    mmjax scan DATA/flickr8k --config=scan/flickr8k --weights=mmjax-dir:runs/flickr8k_small/model \\
+    mmjax scan DATA/flickr8k --config=scan/flickr8k --weights=mmjax-dir:runs/flickr8k_small/model \
         --reference=DATA/flickr8k --out=runs/scan-flickr8k
 
 The mapping network is fitted on the training split, which the model saw too. The table in

@@ -68,8 +68,9 @@ class Tokenizer:
     def encode(self, captions: Sequence[str]) -> Tokens:
         """Cleans and encodes captions; a longer one is cut and still ends with the end token.
 
-        Equals open_clip's SimpleTokenizer, except that a caption which spells a special token
-        (`<end_of_text>`) gets the ids of its characters, not the special one.
+        Equals open_clip's SimpleTokenizer, with two exceptions: a caption that spells a special
+        token (`<end_of_text>`) gets the ids of its characters, and a character that Unicode
+        assigned in the last years may count as a letter for one library and not for the other.
         """
         room = self.context_length - 2
         reach = room * (self.longest_token + 1)

@@ -69,9 +69,13 @@ def test_cleaning_equals_the_loop(text):
     assert clean_caption(text) == clip_bpe.clean(text)
 
 
-@settings(max_examples=100, deadline=None)
-@given(text=st.text(alphabet=st.characters(codec="utf-8", max_codepoint=0x2FFF), max_size=60))
+ASSIGNED = st.characters(exclude_categories=("Cn", "Cs"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(ASSIGNED | st.sampled_from("aeiost'&;<.5 \n\u0301"), max_size=60))
 def test_ids_equal_the_loop(trained, byte_symbols, text):
+    """Characters that Python knows: what is a letter beyond them depends on a library's Unicode."""
     _assert_like_oracle(trained[0], byte_symbols, [text])
 
 

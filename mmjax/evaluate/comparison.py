@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmjax.evaluate.baselines import BASELINES, score_column
-from mmjax.evaluate.detection import measure
+from mmjax.scan.detection import measure
 from mmjax.evaluate.tables import row
 
 

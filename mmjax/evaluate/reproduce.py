@@ -90,7 +90,7 @@ def _rows(result, truth: Path | None, *, seed: int, kind: str, first: bool) -> l
     import pyarrow.parquet as pq
 
     from mmjax.evaluate.comparison import compare
-    from mmjax.evaluate.detection import join_truth
+    from mmjax.scan.detection import join_truth
 
     facts = {
         "seed": seed,

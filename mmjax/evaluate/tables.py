@@ -8,7 +8,7 @@ from typing import Any
 
 from mmjax.core.errors import InputError
 from mmjax.core.rundir import write_bytes, write_json
-from mmjax.evaluate.detection import Detection
+from mmjax.scan.detection import Detection
 
 
 def row(detector: str, result: Detection, *, coarse: Detection | None = None) -> dict[str, Any]:

@@ -285,7 +285,11 @@ def _decide(
         _write_clean(run, scanned)
     labels = pq.read_table(truth) if truth else None
     names = [shard.name for shard in scanned.shards]
-    known = compare((read_verdicts(run.path, [n]) for n in names), labels) if labels else None
+    known = (
+        compare((read_verdicts(run.path, [n]) for n in names), labels)
+        if labels is not None
+        else None
+    )
     summary = summarise(scanned, mapping, result, counts, degraded_by, known)
     write_json(run.path / "summary.json", summary)
     page = run.path / "report" / "index.html"

@@ -17,7 +17,7 @@ from mmjax.attacks.config import AttackConfig, TriggerConfig
 from mmjax.attacks.poison import attack, poison
 from mmjax.core.errors import ConfigError, InputError, RetryError, RunError
 from mmjax.data.sources import open_source
-from mmjax.evaluate.detection import join_truth, measure
+from mmjax.scan.detection import join_truth, measure
 
 PHOTOS, CAPTIONS = 24, 5
 SIZE = 32

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import InputError
-from mmjax.evaluate.detection import measure
+from mmjax.scan.detection import measure
 from mmjax.evaluate.tables import row, write_results, write_table
 
 

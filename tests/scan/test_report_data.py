@@ -138,7 +138,7 @@ def test_hostile_captions_survive_the_way_through_parquet(tmp_path):
 
 
 def test_labels_that_do_not_fit_are_refused(run):
-    with pytest.raises(InputError, match="lack 00001 row 0"):
+    with pytest.raises(InputError, match="lack 60 of 120 scanned rows, first 00001 row 0"):
         report_data(run.folder, None, run.labels.slice(0, 60))
 
 

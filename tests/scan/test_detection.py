@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from mmjax.core.errors import InputError
-from mmjax.evaluate.detection import join_truth, measure, precision_recall, recall_at
+from mmjax.scan.detection import join_truth, measure, precision_recall, recall_at
 
 SCORES = np.array([0.9, 0.8, 0.8, 0.3, 0.1, np.nan, np.nan], np.float32)
 TRUTH = np.array([True, False, True, False, False, True, False])

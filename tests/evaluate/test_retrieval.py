@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from mmjax.evaluate.retrieval import auroc_matched, ranks, retrieval
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(23, 8)).astype(np.float32)
+    owners = np.repeat(np.arange(23, dtype=np.int32), 2)
+    text = image[owners] + rng.normal(size=(46, 8)).astype(np.float32)
+    image /= np.linalg.norm(image, axis=1, keepdims=True)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    return image, text, owners
+
+
+def test_figures_by_hand(embedded):
+    image, text, owners = embedded
+    found = retrieval(image, text, owners)
+    similarity = image @ text.T
+    hits, places = 0, []
+    for caption, owner in enumerate(owners):
+        place = 1 + int(np.sum(similarity[:, caption] > similarity[owner, caption]))
+        places.append(place)
+        hits += place <= 5
+    assert found["text_to_image_hit@5"] == pytest.approx(100 * hits / 46)
+    assert found["text_to_image_medr"] == np.median(places)
+    best = [
+        min(np.flatnonzero(owners[np.argsort(-row)] == i)) + 1 for i, row in enumerate(similarity)
+    ]
+    assert found["image_to_text_hit@1"] == pytest.approx(100 * np.mean(np.array(best) == 1))
+    assert found["image_to_text_medr"] == np.median(best)
+    assert 0.8 < found["auroc_matched"] < 1
+
+
+def test_the_block_changes_nothing(embedded):
+    image, text, owners = embedded
+    rows = np.arange(23, dtype=np.int32)
+    np.testing.assert_array_equal(
+        ranks(image, text, rows, owners, block=5), ranks(image, text, rows, owners, block=64)
+    )
+
+
+def test_perfect_and_blind_encoders():
+    eye = np.eye(4, dtype=np.float32)
+    rows = np.arange(4, dtype=np.int32)
+    assert auroc_matched(eye, eye, rows) == 1
+    assert retrieval(eye, eye, rows)["image_to_text_hit@1"] == 100
+    same = np.full((4, 4), 0.5, np.float32)
+    blind = retrieval(same, same, rows)
+    assert blind["auroc_matched"] == 0.5
+    assert blind["text_to_image_medr"] == 2.5

@@ -241,10 +241,11 @@ def _em(
 
 
 def _blocks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, "m b"]:
-    """Zero-padded blocks; their number is rounded up to a quarter power of two (few programs)."""
-    needed = -(-values.size // BLOCK)
+    """Zero-padded blocks of few shapes: one small block, or a quarter power of two of full ones."""
+    size = min(BLOCK, max(1024, 1 << (values.size - 1).bit_length()))
+    needed = -(-values.size // size)
     power = 2 ** max(needed.bit_length() - 3, 0)
-    padded = np.zeros((-(-needed // power) * power, BLOCK), np.float32)
+    padded = np.zeros((-(-needed // power) * power, size), np.float32)
     padded.reshape(-1)[: values.size] = values
     return padded
 

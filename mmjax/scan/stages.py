@@ -276,4 +276,10 @@ def _warnings(mixture: Mixture, mapping: Mapping) -> tuple[str, ...]:
             f"the mapping's s_g hardly follows s_o on clean pairs (correlation {correlation:.2f}): "
             "c ranks no better than the similarity itself"
         )
+    reached = mapping.diagnostics.get("held_out_cosine", 1.0)
+    if reached < mapping.diagnostics.get("held_out_sim_original", 0.0):
+        found.append(
+            f"the mapping predicts captions worse than the image itself does (cosine {reached:.2f} "
+            "on clean pairs it was not fitted on): give it a larger reference, or kind=ridge"
+        )
     return tuple(found)

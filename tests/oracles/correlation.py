@@ -20,9 +20,7 @@ def leave_one_out(seeds):
 
 
 def mean_pairwise_cosine(rows):
-    pairs = [
-        cosine(rows[i], rows[j]) for i in range(len(rows)) for j in range(len(rows)) if i != j
-    ]
+    pairs = [cosine(rows[i], rows[j]) for i in range(len(rows)) for j in range(len(rows)) if i != j]
     return float(np.mean(pairs))
 
 

@@ -32,7 +32,9 @@ def expectation_maximisation(values, counts, means, variances, weights, iteratio
             responsibilities[i] = np.exp(joint - np.logaddexp.reduce(joint)) * counts[i]
         for k in range(len(means)):
             share = responsibilities[:, k].sum()
-            means[k] = sum(r * x for r, x in zip(responsibilities[:, k], values, strict=True)) / share
+            means[k] = (
+                sum(r * x for r, x in zip(responsibilities[:, k], values, strict=True)) / share
+            )
             variances[k] = (
                 sum(
                     r * (x - means[k]) ** 2

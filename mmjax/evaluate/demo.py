@@ -4,6 +4,8 @@ Imports no JAX at its top, so that `mmjax demo --help` stays fast.
 """
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,8 +72,6 @@ def run_demo(config: DemoConfig, out: Path, *, say: Callable[[str], None]) -> di
 
 def _claim(config: DemoConfig, out: Path) -> None:
     """Refuse a folder that another configuration has filled."""
-    import json
-
     known = out / "demo.json"
     wanted = json.loads(json.dumps(to_dict(config)))
     if known.exists():
@@ -86,7 +86,8 @@ def _claim(config: DemoConfig, out: Path) -> None:
 def _scenes(folder: Path, n: int, seed: int, faults: int) -> Path:
     from mmjax.data.scenes import write_scenes
 
-    if not folder.exists():
+    if not (folder / "scenes.json").exists():  # written last
+        shutil.rmtree(folder, ignore_errors=True)
         write_scenes(folder, n, seed, faults=faults)
     return folder
 

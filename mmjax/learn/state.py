@@ -1,14 +1,13 @@
 """What a training run carries from step to step, and the optimizer that changes it."""
 
-import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mmjax.core.config import option
 from mmjax.core.errors import ConfigError
+from mmjax.learn.config import OptimizerConfig
 
 PyTree = Any
 
@@ -24,24 +23,6 @@ class TrainState(NamedTuple):
     params: PyTree
     model_state: PyTree
     opt_state: PyTree
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with a warm-up; biases, norms and the logit scale are never decayed."""
-
-    learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
-    warmup: float = option(
-        0.05, "linear warm-up: steps if at least 1, else a fraction of the run", low=0.0
-    )
-    schedule: Literal["cosine", "constant"] = option(
-        "cosine", "after the warm-up: cosine to zero at the last step, or constant"
-    )
-    weight_decay: float = option(0.1, "decoupled decay of arrays with two or more axes", low=0.0)
-    b1: float = option(0.9, "decay of the first moment", low=0.0, high=1.0)
-    b2: float = option(0.98, "decay of the second moment", low=0.0, high=1.0)
-    eps: float = option(1e-6, "added to the root of the second moment", low=0.0)
-    clip_norm: float = option(0.0, "gradients are scaled to at most this norm; 0 = off", low=0.0)
 
 
 def warmup_steps(warmup: float, steps: int) -> int:

@@ -9,7 +9,8 @@ from mmjax.core.errors import ConfigError, NonFiniteLossError, RetryError, RunEr
 from mmjax.core.mesh import MeshConfig, make_mesh
 from mmjax.learn.loop import fit
 from mmjax.learn.sharding import put_batch
-from mmjax.learn.state import OptimizerConfig, create, make_optimizer
+from mmjax.learn.config import OptimizerConfig
+from mmjax.learn.state import create, make_optimizer
 from mmjax.learn.step import make_step
 
 STEPS = 20

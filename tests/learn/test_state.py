@@ -6,7 +6,8 @@ import pytest
 
 from mmjax.core.config import parse
 from mmjax.core.errors import ConfigError
-from mmjax.learn.state import OptimizerConfig, create, make_optimizer, make_schedule
+from mmjax.learn.config import OptimizerConfig
+from mmjax.learn.state import create, make_optimizer, make_schedule
 from mmjax.learn.step import make_step
 
 

@@ -18,8 +18,8 @@ from jaxtyping import Float, Float64, Int, Int32, Int64
 
 from mmjax.core import keys
 from mmjax.core.errors import InputError
-from mmjax.learn.loop import fit
 from mmjax.learn.config import OptimizerConfig
+from mmjax.learn.loop import fit
 from mmjax.learn.state import create, make_optimizer
 from mmjax.learn.step import LossFn, make_step
 from mmjax.models.captioner import Captioner, caption_loss

@@ -7,9 +7,9 @@ import pytest
 
 from mmjax.core.errors import ConfigError, NonFiniteLossError, RetryError, RunError
 from mmjax.core.mesh import MeshConfig, make_mesh
+from mmjax.learn.config import OptimizerConfig
 from mmjax.learn.loop import fit
 from mmjax.learn.sharding import put_batch
-from mmjax.learn.config import OptimizerConfig
 from mmjax.learn.state import create, make_optimizer
 from mmjax.learn.step import make_step
 

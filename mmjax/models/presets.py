@@ -100,8 +100,8 @@ _ALL = (
     Preset(
         name="demo",
         embed_dim=128,
-        vision=VisionPreset(64, 160, 4, patch_size=16, head_width=40),
-        text=TextPreset(width=96, heads=3, layers=2, vocab_size=1024, context_length=32),
+        vision=VisionPreset(64, 128, 3, patch_size=16, head_width=32),
+        text=TextPreset(width=64, heads=2, layers=2, vocab_size=1024, context_length=32),
     ),
     Preset(
         name="vit-small-64",

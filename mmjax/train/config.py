@@ -1,0 +1,78 @@
+"""Options of a training run."""
+
+import dataclasses
+from typing import Literal
+
+from mmjax.core.config import option
+from mmjax.core.errors import ConfigError
+from mmjax.learn.config import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is learned from, and what is held out to judge it."""
+
+    location: str = option("scenes", 'an image-caption set, or "scenes" to generate them')
+    input_format: str = option("auto", "format of the set; auto = told from its files")
+    split: str = option("", "split of the set to learn from; empty = all of it")
+    heldout: str = option("", "set to judge the model on; empty = `location`")
+    heldout_split: str = option("", "split of `heldout`; both empty = nothing is held out")
+    scenes: int = option(8_000, "how many scenes are generated to learn from", low=1)
+    heldout_scenes: int = option(500, "how many fresh scenes are held out", low=0)
+    scene_captions: int = option(4, "captions of each generated scene", low=1)
+    max_image_pixels: int = option(25_000_000, "larger images are skipped", low=1)
+    workers: int = option(2, "threads that decode images", low=1)
+
+    def validate(self) -> None:
+        """Reject a held-out set that is the training set itself."""
+        if (
+            self.location != "scenes"
+            and self.heldout_split == self.split != ""
+            and (self.heldout in ("", self.location))
+        ):
+            raise ConfigError(
+                f"data.heldout_split is data.split ({self.split}): hold out another split"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random views of the training images, made on the device; the defaults change nothing."""
+
+    crop_area: float = option(1.0, "smallest share of the area that a crop keeps", low=0.05, high=1)
+    crop_aspect: float = option(1.0, "crops are up to this much wider or taller", low=1, high=4)
+    flip: bool = option(False, "mirror half of the images (wrong where captions say left or right)")
+    colour: float = option(
+        0.0, "brightness, contrast and saturation change by up to this share", low=0, high=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which CLIP model."""
+
+    preset: str = option("demo", "shape of the model (models.presets)")
+    tokenizer: str = option("", "tokenizer folder or file; empty = a BPE of the training captions")
+    vocab_size: int = option(1_024, "size of the BPE that is trained", low=514)
+    context_length: int = option(0, "tokens of a caption at most; 0 = the preset's", low=0)
+    compute: Literal["float32", "bfloat16"] = option("bfloat16", "arithmetic of the products")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training run of CLIP from scratch."""
+
+    data: DataConfig = option(DataConfig())
+    model: ModelConfig = option(ModelConfig())
+    augment: AugmentConfig = option(AugmentConfig())
+    optimizer: OptimizerConfig = option(OptimizerConfig())
+    objective: Literal["clip"] = option("clip", "what is minimised (train.objectives)")
+    steps: int = option(1_500, "length of the run", low=1)
+    batch_size: int = option(128, "images of a step, over all devices", low=2)
+    captions_per_image: int = option(1, "captions that each image of a step is paired with", low=1)
+    checkpoint_every: int = option(200, "steps between checkpoints; 0 = only at the end", low=0)
+    log_every: int = option(20, "steps between lines of metrics.jsonl", low=1)
+    export_dtype: Literal["float32", "float16", "bfloat16"] = option(
+        "float32", "how the exported model stores its numbers"
+    )
+    seed: int = option(0, "seed of initial weights, order, captions and augmentation", low=0)

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from mmjax.core.errors import ConfigError
+from mmjax.data.scenes import write_scenes
+from mmjax.data.tokenizer import load_tokenizer, train_bpe
+from mmjax.train.batches import (
+    PairTable,
+    generate_pairs,
+    heldout_pairs,
+    make_batches,
+    read_pairs,
+    training_pairs,
+)
+from mmjax.train.config import DataConfig
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Ten images whose pixels say which they are, with one to four captions each."""
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    captions = tuple(
+        tuple(f"number {chr(97 + i)} way {chr(97 + k)}" for k in range(1 + i % 4))
+        for i in range(10)
+    )
+    return PairTable(images, captions, {})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
+    train_bpe([c for each in table.captions for c in each], 560, path)
+    return load_tokenizer(path, context_length=32)
+
+
+def batches(table, tokenizer, k=1, seed=0):
+    return make_batches(table, tokenizer, batch_size=4, captions_per_image=k, seed=seed)
+
+
+def decoded(tokenizer, tokens):
+    return [[tokenizer.decode(caption.tolist()) for caption in image] for image in tokens]
+
+
+def test_pairs_belong_together(table, tokenizer):
+    for step in range(5):
+        batch = batches(table, tokenizer, k=2)(step)
+        assert batch["images"].shape == (4, 4, 4, 3)
+        assert batch["tokens"].shape == (4, 2, 16)
+        for image, texts in zip(batch["images"], decoded(tokenizer, batch["tokens"]), strict=True):
+            number = int(image[0, 0, 0])
+            assert set(texts) <= set(table.captions[number])
+
+
+def test_an_epoch_shows_no_image_twice_and_epochs_differ(table, tokenizer):
+    batch_at = batches(table, tokenizer)
+    epochs = [
+        [int(n) for step in (2 * e, 2 * e + 1) for n in batch_at(step)["images"][:, 0, 0, 0]]
+        for e in range(4)
+    ]
+    assert all(len(set(epoch)) == 8 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert set().union(*epochs) == set(range(10))
+
+
+def test_captions_take_turns(table, tokenizer):
+    batch_at = batches(table, tokenizer, k=2)
+    seen: dict[int, list[str]] = {}
+    for step in range(40):
+        batch = batch_at(step)
+        for image, texts in zip(batch["images"], decoded(tokenizer, batch["tokens"]), strict=True):
+            seen.setdefault(int(image[0, 0, 0]), []).extend(texts)
+            wanted = min(2, len(table.captions[int(image[0, 0, 0])]))
+            assert len(set(texts)) == wanted
+    assert {number: len(set(texts)) for number, texts in seen.items()} == {
+        number: len(table.captions[number]) for number in range(10)
+    }
+
+
+def test_a_batch_depends_on_step_and_seed_alone(table, tokenizer):
+    one, other = batches(table, tokenizer)(7), batches(table, tokenizer)(7)
+    np.testing.assert_array_equal(one["images"], other["images"])
+    np.testing.assert_array_equal(one["tokens"], other["tokens"])
+    assert not np.array_equal(one["images"], batches(table, tokenizer, seed=1)(7)["images"])
+
+
+def test_too_few_images_are_refused(table, tokenizer):
+    with pytest.raises(ConfigError, match="batch of 11 images wants at least as many, got 10"):
+        make_batches(table, tokenizer, batch_size=11, captions_per_image=1, seed=0)
+
+
+def test_owners(table):
+    np.testing.assert_array_equal(table.owners[:6], [0, 1, 1, 2, 2, 2])
+
+
+def test_read_pairs_equals_what_was_written(tmp_path):
+    write_scenes(tmp_path, 12, 5, size=32)
+    read = read_pairs(str(tmp_path), 32, DataConfig())
+    made = generate_pairs(12, 32, 1, seed=5)
+    np.testing.assert_array_equal(read.images, made.images)
+    assert read.captions == made.captions
+    assert read.skipped == {}
+
+
+def test_scenes_held_out_are_other_scenes():
+    config = DataConfig(scenes=6, heldout_scenes=4, scene_captions=2)
+    learned, held = training_pairs(config, 16, seed=0), heldout_pairs(config, 16, seed=0)
+    assert held is not None
+    assert learned.images.shape == (6, 16, 16, 3)
+    assert all(len(each) == 2 for each in learned.captions)
+    assert len(held.images) == 4
+    assert not (learned.images[:4] == held.images).all(axis=(1, 2, 3)).any()
+    assert heldout_pairs(DataConfig(heldout_scenes=0), 16, seed=0) is None
+
+
+def test_one_split_cannot_be_both():
+    with pytest.raises(ConfigError, match="hold out another split"):
+        DataConfig(location="x", split="train", heldout_split="train").validate()

@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.core.mesh import MeshConfig, make_mesh
+from mmjax.learn.sharding import put_batch, put_replicated
+from mmjax.models.clip import Towers
+from mmjax.models.policy import Policy
+from mmjax.models.presets import preset
+from mmjax.train.config import TrainConfig
+from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from tests.oracles.contrastive import info_nce
+
+RNG = np.random.default_rng(0)
+BATCH = {
+    "images": RNG.integers(0, 256, (8, 2, 2, 3)).astype(np.uint8),
+    "tokens": RNG.integers(0, 20, (8, 3, 4)).astype(np.int32),
+}
+PARAMS = {
+    "image": np.float32(RNG.normal(size=(12, 5)) / 100),
+    "text": np.float32(RNG.normal(size=(4, 5))),
+    "log_scale": np.float32(2.0),
+}
+
+
+def unit(x):
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def linear_towers() -> Towers:
+    """Both towers are one matrix: the loss can be written down."""
+
+    def encode_image(variables, images):
+        flat = images.reshape(len(images), -1).astype(jnp.float32)
+        return unit(flat @ variables["params"]["image"])
+
+    def encode_text(variables, tokens):
+        return unit(tokens.astype(jnp.float32) @ variables["params"]["text"])
+
+    def scale(variables):
+        return jnp.exp(variables["params"]["log_scale"])
+
+    def train_forward(variables, images, tokens):
+        zi, zt = encode_image(variables, images), encode_text(variables, tokens)
+        return zi, zt, scale(variables), {"seen": jnp.ones(())}
+
+    return Towers(
+        init=lambda key: {},
+        encode_image=encode_image,
+        encode_pixels=encode_image,
+        encode_text=encode_text,
+        logit_scale=scale,
+        train_forward=train_forward,
+        preset=preset("demo"),
+        policy=Policy(),
+    )
+
+
+def value_and_gradient(name, devices):
+    mesh = make_mesh(MeshConfig(data=devices))
+    loss_fn = OBJECTIVES[name](linear_towers(), TrainConfig(), mesh)
+    run = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    batch = put_batch(BATCH, mesh)
+    return run(put_replicated(PARAMS, mesh), {}, batch, jax.random.key(0))
+
+
+def test_clip_is_the_mean_over_an_images_captions():
+    (loss, (stats, metrics)), _ = value_and_gradient("clip", 1)
+    towers = linear_towers()
+    image = np.float64(towers.encode_image({"params": PARAMS}, BATCH["images"]))
+    texts = [
+        np.float64(towers.encode_text({"params": PARAMS}, BATCH["tokens"][:, k])) for k in range(3)
+    ]
+    wanted = np.mean([info_nce(image, text, float(np.exp(2.0))) for text in texts])
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    np.testing.assert_allclose(metrics["scale"], np.exp(2.0), rtol=1e-6)
+    assert set(stats) == {"seen"}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("devices", [2, 4])
+def test_every_objective_is_the_same_on_more_devices(name, devices):
+    (loss, _), gradient = value_and_gradient(name, devices)
+    (wanted, _), wanted_gradient = value_and_gradient(name, 1)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    for key, value in gradient.items():
+        largest = np.abs(wanted_gradient[key]).max()
+        np.testing.assert_allclose(value, wanted_gradient[key], atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize(("before", "after"), [(-1.0, 0.0), (2.0, 2.0), (9.0, np.log(100))])
+def test_the_scale_stays_between_1_and_100(before, after):
+    kernel = jnp.full((2, 2), 7.0)
+    clamped = clamp_scale({"log_scale": jnp.float32(before), "kernel": kernel})
+    np.testing.assert_allclose(clamped["log_scale"], after, rtol=1e-6)
+    np.testing.assert_array_equal(clamped["kernel"], kernel)

@@ -1,0 +1,105 @@
+"""A whole run on a few scenes with the smallest model that still learns."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax.core.errors import RetryError, RunError
+from mmjax.core.mesh import MeshConfig, make_mesh
+from mmjax.evaluate.retrieval import evaluate_pairs
+from mmjax.learn.config import OptimizerConfig
+from mmjax.models import presets
+from mmjax.models.clip import build
+from mmjax.models.presets import Preset, TextPreset, VisionPreset
+from mmjax.models.weights import load_weights
+from mmjax.train.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
+from mmjax.train.pipeline import train
+
+CONFIG = TrainConfig(
+    data=DataConfig(scenes=64, heldout_scenes=40, scene_captions=2),
+    model=ModelConfig(preset="tiny", vocab_size=640, compute="float32"),
+    augment=AugmentConfig(crop_area=0.8),
+    optimizer=OptimizerConfig(learning_rate=3e-3),
+    steps=24,
+    batch_size=16,
+    checkpoint_every=5,
+    log_every=1,
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    shape = Preset(
+        name="tiny",
+        embed_dim=16,
+        vision=VisionPreset(32, 32, 1, patch_size=16, head_width=32),
+        text=TextPreset(width=32, heads=1, layers=1, vocab_size=640, context_length=32),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "tiny", shape)
+        yield shape
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    return folder, train(CONFIG, folder, mesh=make_mesh(), evaluate=evaluate_pairs)
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return np.array([line["loss"] for line in lines])
+
+
+def test_the_loss_goes_down_and_is_written(finished):
+    folder, result = finished
+    curve = losses(folder)
+    assert len(curve) == CONFIG.steps
+    assert curve[-4:].mean() < curve[:4].mean() - 0.2
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["images"] == 64
+    assert summary["captions"] == 128
+    assert summary["heldout"]["auroc_matched"] == result.summary["heldout"]["auroc_matched"]
+    assert summary["last"]["loss"] == curve[-1]
+
+
+def test_the_export_is_the_trained_model(finished):
+    _, result = finished
+    weights = load_weights(f"mmjax-dir:{result.folder}")
+    assert weights.preset.text.vocab_size == 640
+    assert weights.tokenizer_path is not None
+    towers = build(weights.preset)
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    norms = np.linalg.norm(jax.jit(towers.encode_image)(weights.variables, images), axis=1)
+    np.testing.assert_allclose(norms, 1, rtol=1e-5)
+
+
+def test_a_run_stopped_twice_exports_the_same_bytes(finished, tmp_path):
+    for length in (6, 7):
+        asked = iter(range(length))
+        with pytest.raises(RetryError):
+            train(
+                CONFIG,
+                tmp_path / "out",
+                mesh=make_mesh(),
+                stop=lambda asked=asked: next(asked, None) is None,
+            )
+    train(CONFIG, tmp_path / "out", mesh=make_mesh(), evaluate=evaluate_pairs)
+    folder, _ = finished
+    for name in ("model/model.safetensors", "metrics.jsonl", "summary.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_one_device_and_four_have_the_same_loss_curve(finished, tmp_path):
+    train(CONFIG, tmp_path / "out", mesh=make_mesh(MeshConfig(data=1)))
+    np.testing.assert_allclose(losses(tmp_path / "out"), losses(finished[0]), rtol=1e-5)
+
+
+def test_another_configuration_is_refused(finished):
+    import dataclasses
+
+    with pytest.raises(RunError, match="steps"):
+        train(dataclasses.replace(CONFIG, steps=30), finished[0], mesh=make_mesh())

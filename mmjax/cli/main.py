@@ -92,7 +92,8 @@ def _run(name: str, arguments: list[str]) -> int:
         if verb.inputs_key and parsed.inputs:
             shorthand[verb.inputs_key] = tuple(parsed.inputs)
         default = parsed.config or verb.default_config
-        config = settings.load(_load(verb.config), default, overrides, shorthand)
+        base = _load(verb.base)(parsed) if verb.base else None
+        config = settings.load(_load(verb.config), default, overrides, shorthand, base)
     elif overrides:
         raise ConfigError(f"mmjax {name} has no configuration, got {next(iter(overrides))}")
     # Weights and tokenizers come from folders; nothing is ever asked of a hub.

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from mmjax.core.errors import ConfigError, ExitCode, InputError
 from mmjax.scan.config import FitConfig, ScanConfig, StageConfig
@@ -18,6 +19,15 @@ def scan(config: ScanConfig, flags: argparse.Namespace) -> int:
     result = run_scan(config, out, truth=truth, overwrite=flags.overwrite)
     _show(result, flags)
     return _exit_code(result, limit)
+
+
+def stages_of(flags: argparse.Namespace) -> dict[str, Any]:
+    """The thresholds of the scan that is decided again; none when it is not one."""
+    try:
+        run = json.loads((Path(flags.inputs[0]) / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # `rescore` says what is wrong with it
+    return run["config"]["stages"] if run.get("verb") == "scan" else {}
 
 
 def rescore(config: StageConfig, flags: argparse.Namespace) -> int:

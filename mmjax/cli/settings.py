@@ -1,5 +1,6 @@
 """Configuration files and `--config.key=value` overrides, turned into one frozen dataclass."""
 
+import copy
 import dataclasses
 import difflib
 import importlib.util
@@ -40,19 +41,26 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     return plain, overrides
 
 
-def load(cls: type, file: str, overrides: Mapping[str, str], shorthand: Mapping[str, Any]) -> Any:
+def load(
+    cls: type,
+    file: str,
+    overrides: Mapping[str, str],
+    shorthand: Mapping[str, Any],
+    base: Mapping[str, Any] | None = None,
+) -> Any:
     """The configuration `cls` from a file, then from flags, then from overrides.
 
     Args:
         cls: the configuration's dataclass.
-        file: a path, or a name such as `scan/cc3m`; empty for the defaults.
+        file: a path, or a name such as `scan/cc3m`; empty for `base`.
         overrides: dotted key to text, converted by the type of the field.
         shorthand: dotted key to value, from flags such as `--weights`.
+        base: nested values instead of the defaults.
 
     Raises:
         ConfigError: no such file, an unknown key, or a value of the wrong type.
     """
-    values = from_file(file) if file else {}
+    values = from_file(file) if file else copy.deepcopy(dict(base or {}))
     for key, value in shorthand.items():
         _put(values, key, value)
     for key, text in overrides.items():
@@ -113,14 +121,13 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 def _hint_of(cls: type, key: str) -> Any:
     """The annotated type of a dotted key."""
     hint: Any = cls
-    for i, name in enumerate(key.split(".")):
+    for name in key.split("."):
         hints = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
         if name not in hints:
             known = [row[0] for row in configs.describe(cls)]
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            at = ".".join(key.split(".")[:i])
-            hint_text = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"unknown key config.{key}{hint_text}" + (f" (in {at})" * bool(at)))
+            hint_text = f"; did you mean config.{near[0]}?" if near else ""
+            raise ConfigError(f"unknown key config.{key}{hint_text}")
         hint = hints[name]
     return hint
 

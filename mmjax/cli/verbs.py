@@ -15,12 +15,16 @@ class Flag(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """One verb of the command line; modules are named, not imported."""
+    """One verb of the command line; modules are named, not imported.
+
+    `base` names a function from the parsed flags to the values that the configuration starts from.
+    """
 
     summary: str
     run: str
     config: str = ""
     default_config: str = ""
+    base: str = ""
     inputs: str = ""
     inputs_doc: str = "shards, tables or folders"
     inputs_count: str | int = "*"
@@ -95,8 +99,9 @@ VERBS: dict[str, Verb] = {
         "Decide again with other thresholds, from the embeddings of an earlier scan.",
         "mmjax.cli.scanning:rescore",
         config="mmjax.scan.config:StageConfig",
+        base="mmjax.cli.scanning:stages_of",
         inputs="RUN",
-        inputs_doc="the folder of an earlier scan",
+        inputs_doc="the folder of an earlier scan; what is not said here stays as it was there",
         inputs_count=1,
         flags=(
             OUT._replace(doc="the folder to write [RUN/rescored-DIGEST]"),

@@ -40,7 +40,7 @@ class ScanConfig:
     fit: MappingConfig = option(MappingConfig(), "")
     stages: StageConfig = option(StageConfig(), "")
     mesh: MeshConfig = option(MeshConfig(), "")
-    seed: int = option(0, "of the fit and of the null test", low=0)
+    seed: int = option(0, "of the fit", low=0)
     write_clean: bool = option(False, "write shards without the poisoned pairs to OUT/clean")
     accept_partial: bool = option(False, "a shard that ends too early does not degrade the run")
     max_bad_fraction: float = option(0.01, "more skipped rows than this end with exit 3", low=0.0)
@@ -50,7 +50,7 @@ class ScanConfig:
         if not self.inputs:
             raise ConfigError("nothing to scan; name shards, a folder or a table")
         if self.mapping and self.reference:
-            raise ConfigError("give mapping or reference, not both")
+            raise ConfigError("give --mapping or --reference, not both")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,20 +7,18 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from mmjax.core.errors import InputError, TokenizerError
+from mmjax.core.errors import InputError
 from mmjax.core.progress import meter
 from mmjax.core.rundir import RunDir, atomic_path
-from mmjax.data.embeddings import EmbeddingShard, is_embeddings, open_embeddings
+from mmjax.data.embeddings import EmbeddingShard, EmbeddingSource
 from mmjax.data.loader import Record
 from mmjax.data.shards import Shard, Source
-from mmjax.data.sources import open_source
-from mmjax.data.tokenizer import Tokenizer, load_tokenizer
-from mmjax.models.weights import Weights
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.config import EncodeConfig
 from mmjax.scan.encode import encode_shard, make_encoder
+from mmjax.scan.prepare import Model, Opened
 from mmjax.scan.store import is_stored, pair_table, read_block, read_pairs, write_shard
 
 NORM_TOLERANCE = 5e-3
@@ -53,52 +51,10 @@ class ScannedSet(NamedTuple):
         return [f"{s.name}: {warning}" for s in self.shards for warning in s.warnings]
 
 
-def open_inputs(
-    locations: Sequence[str], *, input_format: str, split: str, max_member_bytes: int
-) -> Source | Path:
-    """The source of pairs at `locations`, or the folder when it holds embeddings.
-
-    Raises:
-        InputError: nothing is there, or it is not what it should be.
-    """
-    if len(locations) == 1 and input_format in ("auto", "embeddings"):
-        folder = Path(locations[0])
-        if input_format == "embeddings" or is_embeddings(folder):
-            return folder
-    return open_source(
-        locations[0] if len(locations) == 1 else list(locations),
-        input_format=input_format,
-        split=split,
-        max_member_bytes=max_member_bytes,
-    )
-
-
-def find_tokenizer(weights: Weights | None, tokenizer: str) -> Tokenizer:
-    """The named tokenizer, or the one beside the weights, checked against the model.
-
-    Raises:
-        TokenizerError: there is none, or its vocabulary does not fit the model.
-    """
-    path = tokenizer or (weights.tokenizer_path if weights else None)
-    if not path:
-        raise TokenizerError(
-            "no tokenizer beside the weights; name CLIP's tokenizer.json, its folder with "
-            "vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz with --tokenizer"
-        )
-    if weights is None:
-        return load_tokenizer(path)
-    return load_tokenizer(
-        path,
-        context_length=weights.preset.text.context_length,
-        expected_vocab=weights.preset.text.vocab_size,
-    )
-
-
 def encode_source(
     run: RunDir,
     source: Source,
-    weights: Weights,
-    tokenizer: str,
+    model: Model,
     config: EncodeConfig,
     *,
     what: str,
@@ -110,8 +66,7 @@ def encode_source(
     Args:
         run: where embeddings go.
         source: the pairs.
-        weights: the towers.
-        tokenizer: path of the tokenizer, empty for the one beside the weights.
+        model: the weights and their tokenizer.
         config: batch sizes, precision, decoder.
         what: label of the progress shown.
         prefix: folder inside the run (with its slash), for sets other than the scanned one.
@@ -120,6 +75,8 @@ def encode_source(
     Raises:
         InputError: a shard cannot be read, or there is not one row.
     """
+    if model.weights is None or model.tokenizer is None:
+        raise InputError(f"{source.location} holds images; encoding them needs weights")
     left: list[tuple[Shard, str]] = []
     for shard in source.shards:
         fingerprint = source.fingerprint(shard)
@@ -128,7 +85,7 @@ def encode_source(
     if len(left) < len(source.shards):
         run.log("resume", stored=len(source.shards) - len(left), left=len(left))
     if left:
-        encoder = make_encoder(weights, find_tokenizer(weights, tokenizer), config, mesh=mesh)
+        encoder = make_encoder(model.weights, model.tokenizer, config, mesh=mesh)
         sizes = [source.sizes.get(shard.name) for shard, _ in left]
         known = [size for size in sizes if size is not None]
         shown = meter(sum(known) if len(known) == len(left) else None, what, unit="pair")
@@ -159,21 +116,29 @@ def stored_shards(run: RunDir, names: Sequence[str], prefix: str = "") -> tuple[
     )
 
 
-def read_embeddings(run: RunDir, folder: Path, *, prefix: str) -> ScannedSet:
-    """A folder of embeddings in clip-retrieval's layout, as a set that can be scored.
+def read_embeddings(run: RunDir, source: EmbeddingSource, *, prefix: str) -> ScannedSet:
+    """Embeddings in clip-retrieval's layout, as a set that can be scored.
 
-    Unit-norm arrays are used where they lie; others are normalised into the run folder.
+    Unit-norm arrays are used where they lie; others are normalised into the run folder, once.
     """
-    source = open_embeddings(folder)
     shards = []
     for shard in source.shards:
         part = source.open_shard(shard)
-        target = run.path / prefix / "embeddings"
-        block = EmbeddingBlock(
-            _unit_norm(part.image, part.valid, target / f"{shard.name}.image.npy"),
-            _unit_norm(part.text, part.valid, target / f"{shard.name}.text.npy"),
-            part.valid,
-        )
+        unit = f"{prefix}unit-norm/{shard.name}"
+        outputs = {
+            "image": run.path / prefix / "embeddings" / f"{shard.name}.image.npy",
+            "text": run.path / prefix / "embeddings" / f"{shard.name}.text.npy",
+        }
+        rows = {"image": part.image, "text": part.text}
+        if not all(_is_unit_norm(array, part.valid) for array in rows.values()):
+            fingerprint = source.fingerprint(shard)
+            entry = run.finished(unit)
+            if entry is None or entry["fingerprint"] != fingerprint:
+                for name, array in rows.items():
+                    _write_unit_norm(array, part.valid, outputs[name])
+                run.finish(unit, outputs, fingerprint=fingerprint)
+            rows = {n: np.load(p, mmap_mode="r", allow_pickle=False) for n, p in outputs.items()}
+        block = EmbeddingBlock(rows["image"], rows["text"], part.valid)
         shards.append(ScannedShard(shard.name, block, lambda part=part: _pairs_of(part), ()))
     return ScannedSet(tuple(shards), None)
 
@@ -184,25 +149,47 @@ def _pairs_of(part: EmbeddingShard) -> pa.Table:
     return pair_table([Record(*row, image_sha256="", image_slot=-1) for row in rows])
 
 
-def _unit_norm(
-    rows: Float[np.ndarray, "n d"], valid: np.ndarray, target: Path
-) -> Float[np.ndarray, "n d"]:
-    """`rows` itself when the valid ones are unit-norm, else a normalised float16 copy on disk."""
-    worst = 0.0
+def _is_unit_norm(rows: Float[np.ndarray, "n d"], valid: Bool[np.ndarray, " n"]) -> bool:
+    """Whether the valid rows have norm 1 within `NORM_TOLERANCE`."""
     for start in range(0, len(rows), _NORM_ROWS):
-        part = np.asarray(rows[start : start + _NORM_ROWS], np.float32)
-        norms = np.linalg.norm(part, axis=1)[valid[start : start + _NORM_ROWS]]
-        worst = max(worst, float(np.abs(norms - 1).max(initial=0)))
-    if worst <= NORM_TOLERANCE:
-        return rows
+        here = valid[start : start + _NORM_ROWS]
+        part = np.asarray(rows[start : start + _NORM_ROWS], np.float32)[here]
+        if np.abs(np.linalg.norm(part, axis=1) - 1).max(initial=0) > NORM_TOLERANCE:
+            return False
+    return True
+
+
+def _write_unit_norm(
+    rows: Float[np.ndarray, "n d"], valid: Bool[np.ndarray, " n"], target: Path
+) -> None:
+    """A normalised copy of the valid rows, zeros elsewhere; float16 stays float16, else float32."""
+    kind = np.float16 if rows.dtype == np.float16 else np.float32
     with atomic_path(target) as temporary:
-        copy = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=rows.shape)
+        copy = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=rows.shape)
         for start in range(0, len(rows), _NORM_ROWS):
-            part = np.asarray(rows[start : start + _NORM_ROWS], np.float32)
             here = valid[start : start + _NORM_ROWS]
-            part[~here] = 0
-            part[here] /= np.linalg.norm(part[here], axis=1, keepdims=True)
-            copy[start : start + len(part)] = part
+            part = np.asarray(rows[start : start + _NORM_ROWS], np.float64)
+            norms = np.linalg.norm(part, axis=1)
+            unit = part / np.where(here, norms, 1.0)[:, None]
+            copy[start : start + len(part)] = np.where(here[:, None], unit, 0.0)
         copy.flush()
         del copy
-    return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def embed(
+    run: RunDir,
+    opened: Opened,
+    model: Model,
+    config: EncodeConfig,
+    *,
+    what: str,
+    prefix: str,
+    mesh: Mesh,
+) -> ScannedSet:
+    """The embeddings of a set: read when they are brought along, else encoded.
+
+    The arguments are those of `encode_source`.
+    """
+    if isinstance(opened, EmbeddingSource):
+        return read_embeddings(run, opened, prefix=prefix)
+    return encode_source(run, opened, model, config, what=what, prefix=prefix, mesh=mesh)

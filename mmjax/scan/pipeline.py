@@ -1,35 +1,33 @@
 """The scan from end to end: open, encode, fit or load F, score, decide, write, report."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import jax
-import pyarrow.parquet as pq
+import pyarrow as pa
 from jax.sharding import Mesh
 
 from mmjax.core import keys
 from mmjax.core.config import digest, parse
 from mmjax.core.errors import ConfigError, InputError, RunError
 from mmjax.core.mesh import make_mesh
-from mmjax.core.progress import progress
 from mmjax.core.rundir import RunDir, write_bytes, write_json
-from mmjax.data.pack import copy_members
-from mmjax.data.shards import Source
-from mmjax.models.weights import Weights, load_weights
+from mmjax.data.embeddings import EmbeddingSource
 from mmjax.scan import stages
+from mmjax.scan.clean import write_clean
 from mmjax.scan.config import FitConfig, ScanConfig
-from mmjax.scan.inputs import (
-    ScannedSet,
-    encode_source,
-    find_tokenizer,
-    open_inputs,
-    read_embeddings,
-    stored_shards,
-)
+from mmjax.scan.inputs import ScannedSet, embed, read_embeddings, stored_shards
 from mmjax.scan.mapping import Mapping, fit_mapping, load_mapping, save_mapping
 from mmjax.scan.options import StageConfig
+from mmjax.scan.prepare import (
+    Model,
+    Prepared,
+    open_config,
+    prepare_fit,
+    prepare_scan,
+    read_labels,
+)
 from mmjax.scan.reference import make_reference
 from mmjax.scan.report import render
 from mmjax.scan.report_data import report_data
@@ -56,34 +54,23 @@ def run_scan(
         InputError, WeightsError, TokenizerError, ConfigError, RunError: the user must act.
     """
     mesh = make_mesh(config.mesh)
-    opened = open_inputs(
-        config.inputs,
-        input_format=config.input_format,
-        split=config.split,
-        max_member_bytes=config.encode.max_member_bytes,
-    )
-    weights = _weights(config.weights, opened)
-    mapping = load_mapping(config.mapping) if config.mapping else None
-    if mapping is None and not config.reference:
-        raise ConfigError(
-            "the scan needs a mapping network: name a folder made by `mmjax fit-mapping` with "
-            "--mapping, or a clean captioned set to fit one on with --reference"
+    labels = read_labels(truth)
+    given = prepare_scan(config)
+    with RunDir.open(
+        out, verb="scan", config=config, facts=given.facts, overwrite=overwrite
+    ) as run:
+        scanned = embed(
+            run, given.opened, given.model, config.encode, what="encoding", prefix="", mesh=mesh
         )
-    facts = {"weights": weights.fingerprint if weights else "embeddings"}
-    with RunDir.open(out, verb="scan", config=config, facts=facts, overwrite=overwrite) as run:
-        scanned = _encode(run, opened, weights, config, "encoding", "", mesh=mesh)
-        if mapping is None:
-            mapping = _fitted(run, weights, config, mesh=mesh)
-        _check_mapping(mapping, weights, config.mapping)
+        mapping = _kept_mapping(run, given, config, mesh=mesh)
         return _decide(
             run,
             scanned,
             mapping,
             config.stages,
-            seed=config.seed,
-            write_clean=config.write_clean,
-            degraded_by=config,
-            truth=truth,
+            config,
+            labels=labels,
+            clean=config.write_clean,
         )
 
 
@@ -94,54 +81,65 @@ def run_rescore(
 
     Args:
         config: the new thresholds.
-        run: the folder of a finished scan.
+        run: the folder of a finished scan; nothing in it changes.
         out: where to; None = RUN/rescored-DIGEST.
         truth: as in `run_scan`.
 
     Raises:
         RunError: `run` holds no finished scan.
+        InputError: the embeddings that it read where they lay are gone.
     """
     run = Path(run)
-    if not (run / "summary.json").is_file():
-        raise RunError(f"{run} holds no finished scan; name the --out of one")
-    earlier = json.loads((run / "run.json").read_text())
-    if earlier["verb"] != "scan":
-        raise RunError(f"{run} is a run of {earlier['verb']}; rescore wants one of scan")
+    earlier = _finished_scan(run)
+    labels = read_labels(truth)
     scan_config = parse(ScanConfig, earlier["config"])
-    mapping = load_mapping(scan_config.mapping or run / "mapping")
     with RunDir.open(run, verb="scan", config=scan_config, facts=earlier["facts"]) as first:
-        scanned = _reopen(first, scan_config)
+        scanned, gone = _reopen(first, scan_config)
+        mapping = load_mapping(run / "mapping")
     target = out or run / f"rescored-{digest(config)}"
     facts = {"of": run.name, "of_digest": earlier["config_digest"]}
     with RunDir.open(target, verb="rescore", config=config, facts=facts) as second:
+        if gone:
+            second.log("no pictures", because=gone)
         return _decide(
             second,
             scanned,
             mapping,
             config,
-            seed=scan_config.seed,
-            write_clean=False,
-            degraded_by=scan_config,
-            truth=truth,
+            scan_config,
+            labels=labels,
+            clean=False,
         )
 
 
-def _reopen(run: RunDir, config: ScanConfig) -> ScannedSet:
-    """What a scan has encoded; with its source for the pictures, if that is still there."""
+def _finished_scan(run: Path) -> dict[str, Any]:
+    """The `run.json` of a finished scan."""
     try:
-        opened = open_inputs(
-            config.inputs,
-            input_format=config.input_format,
-            split=config.split,
-            max_member_bytes=config.encode.max_member_bytes,
-        )
+        earlier = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run} is not a run of mmjax; name the --out of a scan") from error
+    if earlier["verb"] != "scan":
+        raise RunError(f"{run} is a run of {earlier['verb']}; rescore wants one of scan")
+    if not (run / "summary.json").is_file():
+        raise RunError(f"the scan in {run} is not finished; its own command goes on with it")
+    return earlier
+
+
+def _reopen(run: RunDir, config: ScanConfig) -> tuple[ScannedSet, str]:
+    """What a scan has encoded, with its source for the pictures; and why that is not there."""
+    try:
+        opened, gone = open_config(config), ""
     except InputError as error:
-        run.log("source is gone, the report will have no pictures", error=str(error))
-        opened = None
-    if isinstance(opened, Path):
-        return read_embeddings(run, opened, prefix="")
-    summary = json.loads((run.path / "summary.json").read_text())
-    return ScannedSet(stored_shards(run, summary["shards"]), opened)
+        opened, gone = None, str(error)
+    if isinstance(opened, EmbeddingSource):
+        return read_embeddings(run, opened, prefix=""), gone
+    names = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))["shards"]
+    try:
+        return ScannedSet(stored_shards(run, names), opened), gone
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{run.path} scanned embeddings where they lay, and they are gone: {gone}"
+        ) from error
 
 
 def run_fit(config: FitConfig, out: Path | str, *, overwrite: bool = False) -> dict[str, Any]:
@@ -151,166 +149,89 @@ def run_fit(config: FitConfig, out: Path | str, *, overwrite: bool = False) -> d
         What is known about it: counts and held-out diagnostics.
     """
     mesh = make_mesh(config.mesh)
-    opened = open_inputs(
-        config.inputs,
-        input_format=config.input_format,
-        split=config.split,
-        max_member_bytes=config.encode.max_member_bytes,
-    )
-    weights = _weights(config.weights, opened)
-    facts = {"weights": weights.fingerprint if weights else "embeddings"}
+    given = prepare_fit(config)
     with RunDir.open(
-        out, verb="fit-mapping", config=config, facts=facts, overwrite=overwrite
+        out, verb="fit-mapping", config=config, facts=given.facts, overwrite=overwrite
     ) as run:
-        reference = _encode(run, opened, weights, config, "encoding", "", mesh=mesh)
-        mapping = _fit(reference, weights, config.tokenizer, config, mesh=mesh)
+        reference = embed(
+            run, given.opened, given.model, config.encode, what="encoding", prefix="", mesh=mesh
+        )
+        mapping = _fit(reference, given.model, config, mesh=mesh)
         save_mapping(run.path, mapping)
         run.log("mapping", **mapping.reference, **mapping.diagnostics)
     return {"kind": mapping.kind, **mapping.reference, **mapping.diagnostics}
 
 
-def _weights(spec: str, opened: Source | Path) -> Weights | None:
-    if isinstance(opened, Path):
-        return None
-    if not spec:
-        raise ConfigError(
-            "these are images, and encoding them needs a clean CLIP: --weights=hf-dir:FOLDER, "
-            "open_clip-dir:FOLDER or mmjax-dir:FOLDER (embeddings as input need none)"
-        )
-    return load_weights(spec)
-
-
-def _encode(
-    run: RunDir,
-    opened: Source | Path,
-    weights: Weights | None,
-    config: ScanConfig | FitConfig,
-    what: str,
-    prefix: str,
-    *,
-    mesh: Mesh,
-) -> ScannedSet:
-    if isinstance(opened, Path):
-        return read_embeddings(run, opened, prefix=prefix)
-    if weights is None:
-        raise InputError(
-            f"{opened.location} holds images, but what is scanned are embeddings; give the "
-            "reference as embeddings of the same model"
-        )
-    return encode_source(
-        run,
-        opened,
-        weights,
-        config.tokenizer,
-        config.encode,
-        what=what,
-        prefix=prefix,
-        mesh=mesh,
-    )
-
-
-def _fitted(run: RunDir, weights: Weights | None, config: ScanConfig, *, mesh: Mesh) -> Mapping:
-    """The mapping network fitted on the reference, kept in the run folder."""
+def _kept_mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mesh) -> Mapping:
+    """The mapping network: the named one or one fitted on the reference; OUT/mapping keeps it."""
     folder = run.path / "mapping"
-    if run.finished("mapping") is not None:
+    fingerprints: list[str] = []
+    if given.reference is not None:
+        fingerprints = [given.reference.fingerprint(shard) for shard in given.reference.shards]
+    entry = run.finished("mapping")
+    if entry is not None and entry["reference"] == fingerprints:
         return load_mapping(folder)
-    opened = open_inputs(
-        config.reference,
-        input_format=config.reference_format,
-        split=config.reference_split,
-        max_member_bytes=config.encode.max_member_bytes,
-    )
-    reference = _encode(run, opened, weights, config, "reference", "reference/", mesh=mesh)
-    mapping = _fit(reference, weights, config.tokenizer, config, mesh=mesh)
+    mapping = given.mapping
+    if given.reference is not None:
+        reference = embed(
+            run,
+            given.reference,
+            given.model,
+            config.encode,
+            what="reference",
+            prefix="reference/",
+            mesh=mesh,
+        )
+        mapping = _fit(reference, given.model, config, mesh=mesh)
+        run.log("mapping", kind=mapping.kind, **mapping.reference, **mapping.diagnostics)
+    if mapping is None:
+        raise ConfigError("the scan needs a mapping network: --mapping or --reference")
     save_mapping(folder, mapping)
     outputs = {name: folder / name for name in ("mapping.json", "model.safetensors")}
-    run.finish("mapping", outputs, diagnostics=mapping.diagnostics)
-    run.log("mapping", kind=mapping.kind, **mapping.reference, **mapping.diagnostics)
+    run.finish("mapping", outputs, reference=fingerprints)
     return mapping
 
 
 def _fit(
-    reference: ScannedSet,
-    weights: Weights | None,
-    tokenizer: str,
-    config: ScanConfig | FitConfig,
-    *,
-    mesh: Mesh,
+    reference: ScannedSet, model: Model, config: ScanConfig | FitConfig, *, mesh: Mesh
 ) -> Mapping:
-    reads = None
-    if config.fit.kind == "lm":
-        if weights is None and not tokenizer:
-            raise ConfigError(
-                "fit.kind=lm reads captions and needs a tokenizer: add --tokenizer=FOLDER, or "
-                "choose --config.fit.kind=regression or ridge"
-            )
-        reads = find_tokenizer(weights, tokenizer)
     return fit_mapping(
-        make_reference(reference, reads),
+        make_reference(reference, model.tokenizer if config.fit.kind == "lm" else None),
         config.fit,
-        weights_fingerprint=weights.fingerprint if weights else "embeddings",
+        weights_fingerprint=model.fingerprint,
         key=keys.stream(jax.random.key(config.seed), "mapping"),
         mesh=mesh,
     )
-
-
-def _check_mapping(mapping: Mapping, weights: Weights | None, path: str) -> None:
-    wanted = weights.fingerprint if weights else "embeddings"
-    if mapping.weights_fingerprint != wanted:
-        raise ConfigError(
-            f"the mapping {path} was fitted on other weights ({mapping.weights_fingerprint[:12]}) "
-            f"than these ({wanted[:12]}); fit it again with `mmjax fit-mapping`"
-        )
 
 
 def _decide(
     run: RunDir,
     scanned: ScannedSet,
     mapping: Mapping,
-    config: StageConfig,
+    stage_config: StageConfig,
+    scan_config: ScanConfig,
     *,
-    seed: int,
-    write_clean: bool,
-    degraded_by: ScanConfig,
-    truth: Path | None,
+    labels: pa.Table | None,
+    clean: bool,
 ) -> ScanResult:
     """Everything after encoding: scores, verdicts, manifests, clean shards, summary, report."""
-    result = stages.score(scanned.blocks, mapping, dataclasses.replace(config, seed=seed))
+    # what an earlier call said stands only once all of it is written anew
+    (run.path / "summary.json").unlink(missing_ok=True)
+    result = stages.score(scanned.blocks, mapping, stage_config)
     tables = (
         (shard.name, verdict_table(shard.name, shard.pairs(), stages.columns(result, i)))
         for i, shard in enumerate(scanned.shards)
     )
     counts = write_verdicts(run.path, tables)
-    if write_clean:
-        _write_clean(run, scanned)
-    labels = pq.read_table(truth) if truth else None
     names = [shard.name for shard in scanned.shards]
-    known = (
-        compare((read_verdicts(run.path, [n]) for n in names), labels)
-        if labels is not None
-        else None
-    )
-    summary = summarise(scanned, mapping, result, counts, degraded_by, known)
+    known = None
+    if labels is not None:
+        known = compare((read_verdicts(run.path, [name]) for name in names), labels)
+    if clean and scanned.source is not None:
+        write_clean(run, scanned.source)
+    summary = summarise(scanned, mapping, result, counts, scan_config, known)
     write_json(run.path / "summary.json", summary)
     page = run.path / "report" / "index.html"
     write_bytes(page, render(report_data(run.path, scanned.source, labels)).encode())
     run.log("done", **summary["counts"])
     return ScanResult(run.path, summary, page)
-
-
-def _write_clean(run: RunDir, scanned: ScannedSet) -> None:
-    """Copy the kept pairs of every shard to `clean/`, byte for byte."""
-    if scanned.source is None:
-        raise ConfigError(
-            "write_clean wants the pairs themselves, got embeddings; use keep.parquet instead"
-        )
-    views = {shard.name: shard for shard in scanned.source.shards}
-    for shard in progress(scanned.shards, total=len(scanned.shards), what="clean"):
-        table = read_verdicts(run.path, [shard.name])
-        kept = [
-            i
-            for i, verdict in enumerate(table.column("verdict").to_pylist())
-            if verdict not in ("poisoned", "skipped")
-        ]
-        view = scanned.source.open_shard(views[shard.name])
-        copy_members(view, kept, run.path / "clean" / f"{shard.name}.tar")

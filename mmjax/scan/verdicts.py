@@ -1,11 +1,11 @@
-"""The verdict on every pair: one parquet file per input shard, the manifests, the cleaned shards.
+"""The verdict on every pair: one parquet file per input shard, and the manifests.
 
 Every input row is in exactly one verdict row, and in exactly one of `keep.parquet`,
 `drop.parquet` and `skipped.parquet`.
 """
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,7 +118,9 @@ def write_verdicts(folder: Path, tables: Iterable[tuple[str, pa.Table]]) -> Coun
     statuses: collections.Counter[str] = collections.Counter()
     flags: collections.Counter[str] = collections.Counter()
     parts: dict[str, list[pa.Table]] = {name: [] for name in MANIFESTS}
+    written = []
     for name, table in tables:
+        written.append(f"{name}.parquet")
         with atomic_path(folder / "verdicts" / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary)
         given = table.column("verdict").to_pylist()
@@ -129,11 +131,19 @@ def write_verdicts(folder: Path, tables: Iterable[tuple[str, pa.Table]]) -> Coun
         small = table.select(["shard", "ordinal", "key", "verdict"])
         for manifest, members in MANIFESTS.items():
             parts[manifest].append(small.filter(pa.array([v in members for v in given])))
+    remove_others(folder / "verdicts", written)
     empty = VERDICT_SCHEMA.empty_table().select(["shard", "ordinal", "key", "verdict"])
     for manifest, tables_of in parts.items():
         with atomic_path(folder / f"{manifest}.parquet") as temporary:
             pq.write_table(pa.concat_tables(tables_of or [empty]), temporary)
     return Counts(dict(verdicts), dict(statuses), dict(flags))
+
+
+def remove_others(folder: Path, names: Collection[str]) -> None:
+    """Remove the files of shards that are no longer in the input."""
+    for file in folder.iterdir():
+        if file.name not in names:
+            file.unlink()
 
 
 def read_verdicts(folder: Path, shards: Sequence[str] | None = None) -> pa.Table:

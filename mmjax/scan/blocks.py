@@ -35,22 +35,18 @@ def total_rows(blocks: Sequence[EmbeddingBlock]) -> int:
     return sum(block.valid.shape[0] for block in blocks)
 
 
-def chunks(
-    blocks: Sequence[EmbeddingBlock], size: int, *, images: bool, stride: int = 1
-) -> Iterator[Chunk]:
+def chunks(blocks: Sequence[EmbeddingBlock], size: int, *, images: bool) -> Iterator[Chunk]:
     """Every row once, in order, `size` at a time; a chunk never spans two blocks.
 
-    Padding keeps the shapes that are compiled to one. With `stride` > 1 only the rows whose
-    number inside their block is a multiple of it are read (start and stop then only tell the
-    block's range).
+    Padding keeps the shapes that are compiled to one. Captions only, unless `images`.
     """
     first = 0
     for block in blocks:
         rows = block.valid.shape[0]
-        for low in range(0, rows, size * stride):
-            high = min(low + size * stride, rows)
-            text = _padded(block.text[low:high:stride], size)
-            image = _padded(block.image[low:high:stride], size) if images else text[:0]
+        for low in range(0, rows, size):
+            high = min(low + size, rows)
+            text = _padded(block.text[low:high], size)
+            image = _padded(block.image[low:high], size) if images else text[:0]
             yield Chunk(first + low, first + high, image, text)
         first += rows
 

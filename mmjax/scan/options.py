@@ -57,7 +57,7 @@ class StageConfig:
     select: Literal["coverage", "posterior"] = option(
         "coverage", "how gamma chooses the benign set: share of the lowest component, or posterior"
     )
-    gamma: float = option(0.9, "see select", low=0.0, high=1.0)
+    gamma: float = option(0.9, "see select", low=1e-6, high=1 - 1e-6)
     seeds: int = option(0, "q, seeds by consistency; 0 = max(50, 1e-4 N)", low=0)
     fine_scope: Literal["all", "suspicious"] = option(
         "all", "what the fine stage may flag; suspicious leaves the benign set alone"

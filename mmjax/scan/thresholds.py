@@ -12,7 +12,7 @@ of a seed: those had their say).
 Thresholds. gamma_z starts at rule R1 (5 % quantile - 1 sd of leave-one-out z). R1 looks at the
 group's own spread only; `widen` then lowers it over whatever lies below and is misaligned too,
 to the middle of the gap where that ends. When the poison's captions are ordinary for the data
-(on-topic), benign pairs share its z: `gate` then also asks for a c, chosen to cost least.
+(on-topic), benign pairs share its z: `gate` then also asks for a c.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
-from scipy.stats import binom
+from scipy.ndimage import gaussian_filter1d
+from scipy.stats import binom, norm
 
 from mmjax.scan.blocks import EmbeddingBlock, gather
 
@@ -28,6 +29,7 @@ HIGH = 0.95
 MINIMUM_SHARE = 1 / 3
 MINIMUM_IMAGES = 4
 SURE = -8.0
+MOSTLY_POISON = 0.05
 _LOOKED_AT = 20_000
 
 
@@ -111,24 +113,47 @@ def widen(
 def gate(
     group: Float32[np.ndarray, " g"], rest: Float32[np.ndarray, " r"], miss_cost: float
 ) -> float | None:
-    """The c below which members of a poisoned group are benign; None when all are poison.
+    """The c below which members of a poisoned group are benign; None when (nearly) all are poison.
 
-    The group's c is a mixture of the rest's distribution F0 (share pi0, by the half of it that
-    lies below the rest's median) and the poison's. A cut at t loses g pi0 (1 - F0(t)) clean pairs
-    and leaves #{c <= t} - g pi0 F0(t) poisons, each worth `miss_cost` clean pairs; t has the least
-    cost.
+    Twice the members below the rest's median estimate how many are benign; a group with at most
+    5 % of them is not gated, since its few misfits are as likely poison that matches by chance.
+
+    The group's c is a mixture p f1 + (1 - p) f0: f0 is the density of the rest (smoothed
+    histogram), f1 a Gaussian; EM from the members above the rest's 95 % quantile. A member is
+    benign when its poison probability times `miss_cost` (what a surviving poison costs, in clean
+    pairs) is below its benign probability; the gate lies just above the highest such c. Above
+    the poison's mean every member is poison: pairs that are merely wrong have the largest c too.
     """
-    g = group.size
-    if not g or not rest.size:
+    if not group.size or not rest.size:
         return None
-    ordered, benign = np.sort(group), np.sort(rest)
-    share = min(1.0, 2 * float(np.mean(group < np.median(rest))))
-    if share * g < 1:
+    high = group[group > np.quantile(rest, HIGH)]
+    if high.size < 2 or 2 * np.mean(group < np.median(rest)) <= MOSTLY_POISON:
         return None
-    below = np.searchsorted(benign, ordered, side="right") / benign.size
-    missed = np.maximum.accumulate(np.maximum(np.arange(1, g + 1) - g * share * below, 0.0))
-    price = miss_cost * missed + g * share * (1 - below)
-    best = int(np.argmin(price))
-    if price[best] >= g * share:
+    c = np.sort(group).astype(np.float64)
+    benign = _density(rest, c)
+    narrowest = 0.1 * max(float(np.std(rest)), 1e-6)
+    mean, deviation, share = float(np.median(high)), float(np.std(high)), high.size / group.size
+    poison = np.ones_like(c)
+    for _ in range(200):
+        f1 = norm.pdf(c, mean, max(deviation, narrowest))
+        poison = share * f1 / np.maximum(share * f1 + (1 - share) * benign, 1e-300)
+        before, mass = share, max(float(poison.sum()), 1e-9)
+        mean = float(poison @ c) / mass
+        deviation = float(np.sqrt(poison @ (c - mean) ** 2 / mass))
+        share = min(mass / c.size, 1.0)
+        if abs(share - before) < 1e-6:
+            break
+    kept = np.flatnonzero((miss_cost * poison < 1 - poison) & (c < mean))
+    if not kept.size:
         return None
-    return float((ordered[best] + ordered[min(best + 1, g - 1)]) / 2)
+    above = min(int(kept[-1]) + 1, c.size - 1)
+    return float((c[kept[-1]] + c[above]) / 2)
+
+
+def _density(values: Float32[np.ndarray, " r"], at: np.ndarray) -> np.ndarray:
+    """Smoothed histogram density of the values at some points; never quite zero."""
+    low, high = min(values.min(), at[0]), max(values.max(), at[-1])
+    edges = np.linspace(low, max(high, low + 1e-6), 257)
+    counts = gaussian_filter1d(np.histogram(values, edges)[0].astype(np.float64), 3.0)
+    density = (counts + 1e-3) / (counts.sum() + 0.256) / (edges[1] - edges[0])
+    return np.interp(at, (edges[1:] + edges[:-1]) / 2, density)

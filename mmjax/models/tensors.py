@@ -45,15 +45,17 @@ def open_tensors(path: Path) -> Iterator[Tensors]:
 
 def refuse_pickle(path: Path) -> None:
     """Raises WeightsError, naming `mmjax convert`, if `path` is a pickle by its name or bytes."""
-    pickled = path.suffix in PICKLE_SUFFIXES
-    if not pickled and path.is_file():
-        with path.open("rb") as file:
-            pickled = file.read(4).startswith(_PICKLE_STARTS)
-    if pickled:
+    if path.suffix in PICKLE_SUFFIXES or (path.is_file() and is_pickle(path)):
         raise WeightsError(
             f"{path} is a pickle, which can run code when loaded; convert it once with "
             f"`mmjax convert {path} --out=FOLDER` and load FOLDER"
         )
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file starts as a pickle or as a zip archive of one, which torch writes."""
+    with path.open("rb") as file:
+        return file.read(4).startswith(_PICKLE_STARTS)
 
 
 def fingerprint(*paths: Path) -> str:

@@ -72,22 +72,22 @@ def load_transformers(folder: Path) -> Weights:
     """Loads a folder as transformers' `CLIPModel.save_pretrained` writes it (ViT only)."""
     config = folder / "config.json"
     preprocessor = folder / "preprocessor_config.json"
-    settings = _json(preprocessor) if preprocessor.is_file() else {}
-    preset = from_transformers(_json(config), settings, folder.name)
+    settings = read_json(preprocessor) if preprocessor.is_file() else {}
+    preset = from_transformers(read_json(config), settings, folder.name)
     return _load(folder, preset, "transformers", config, folder / WEIGHTS_FILE)
 
 
 def load_open_clip(folder: Path) -> Weights:
     """Loads a folder as open_clip's `push_to_hf_hub` writes it (ResNet and ViT)."""
     config = folder / "open_clip_config.json"
-    preset = from_open_clip(_json(config), folder.name)
+    preset = from_open_clip(read_json(config), folder.name)
     return _load(folder, preset, "open_clip", config, folder / "open_clip_model.safetensors")
 
 
 def load_mmjax(folder: Path) -> Weights:
     """Loads a folder that `save_weights` wrote."""
     config = folder / CONFIG_FILE
-    preset = _preset_from(_json(config), config)
+    preset = _preset_from(read_json(config), config)
     return _load(folder, preset, "mmjax", config, folder / WEIGHTS_FILE)
 
 
@@ -157,7 +157,8 @@ def _load(folder: Path, preset: Preset, layout: Layout, config: Path, weights: P
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file; raises WeightsError if it is none."""
     if not path.is_file():
         raise WeightsError(f"no {path.name} in {path.parent}")
     try:

@@ -12,7 +12,15 @@ from safetensors.numpy import save_file
 from mmjax.models.clip import build
 from mmjax.models.layouts import origin, shapes
 from mmjax.models.weights import load_weights
-from tests.models.tiny import PRESETS, direction, fill_values, images_of, tokens_of
+from tests.models.tiny import (
+    PRESETS,
+    direction,
+    fill_values,
+    images_of,
+    open_clip_config,
+    tokens_of,
+    transformers_config,
+)
 
 GOLDENS = Path(__file__).parent / "goldens"
 SEED = 7
@@ -22,53 +30,12 @@ def write_folder(folder, preset, layout) -> str:
     """Writes the tiny model as its own library would and returns the weights' spec."""
     origins = [origin(path, shape, layout) for path, shape in shapes(preset).items()]
     values = fill_values({n: source.shape for source in origins for n in source.names}, SEED)
-    vision, text = preset.vision, preset.text
     if layout == "open_clip":
-        config = {
-            "embed_dim": preset.embed_dim,
-            "quick_gelu": preset.activation == "quick_gelu",
-            "vision_cfg": {
-                "image_size": vision.image_size,
-                "layers": vision.layers,
-                "width": vision.width,
-                "head_width": vision.head_width,
-                "patch_size": vision.patch_size or None,
-            },
-            "text_cfg": {
-                "context_length": text.context_length,
-                "vocab_size": text.vocab_size,
-                "width": text.width,
-                "heads": text.heads,
-                "layers": text.layers,
-            },
-        }
-        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+        config = {"model_cfg": open_clip_config(preset)}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
         save_file(values, folder / "open_clip_model.safetensors")
         return f"open_clip-dir:{folder}"
-    config = {
-        "model_type": "clip",
-        "projection_dim": preset.embed_dim,
-        "vision_config": {
-            "image_size": vision.image_size,
-            "num_hidden_layers": vision.layers,
-            "hidden_size": vision.width,
-            "intermediate_size": 4 * vision.width,
-            "num_attention_heads": vision.width // vision.head_width,
-            "patch_size": vision.patch_size,
-            "hidden_act": preset.activation,
-        },
-        "text_config": {
-            "max_position_embeddings": text.context_length,
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.width,
-            "intermediate_size": 4 * text.width,
-            "num_attention_heads": text.heads,
-            "num_hidden_layers": text.layers,
-            "hidden_act": preset.activation,
-            "eos_token_id": text.vocab_size - 1,
-        },
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(transformers_config(preset)))
     save_file(values, folder / "model.safetensors")
     return f"hf-dir:{folder}"
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from mmjax.models.clip import build
 from mmjax.models.presets import preset
 from mmjax.models.weights import load_weights
-from tests.models.tiny import direction, images_of, tokens_of
+from tests.models.tiny import direction, images_of, open_clip_config, tokens_of
 
 pytestmark = pytest.mark.parity
 
@@ -64,7 +64,7 @@ def check(weights, images, tokens, wanted):
 
 @pytest.mark.parametrize("name", ["RN50", "RN101", "ViT-B-32"])
 def test_towers_equal_open_clips(name, tmp_path):
-    from tests.models.torch_clip import open_clip_config, open_clip_outputs
+    from tests.models.torch_clip import open_clip_outputs
 
     shape = preset(name)
     images, tokens = images_of(shape, 2), captions_of(shape)

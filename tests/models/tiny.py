@@ -4,6 +4,7 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -77,3 +78,55 @@ def tokens_of(preset: Preset, count: int = 3, seed: int = 0) -> np.ndarray:
 def direction(preset: Preset, count: int) -> np.ndarray:
     """What embeddings are multiplied with to get the one number whose gradient is compared."""
     return uniform((count, preset.embed_dim), 3)
+
+
+def open_clip_config(preset: Preset) -> dict[str, Any]:
+    """The `model_cfg` that open_clip has for `preset`."""
+    vision, text = preset.vision, preset.text
+    return {
+        "embed_dim": preset.embed_dim,
+        "quick_gelu": preset.activation == "quick_gelu",
+        "vision_cfg": {
+            "image_size": vision.image_size,
+            "layers": vision.layers if isinstance(vision.layers, int) else list(vision.layers),
+            "width": vision.width,
+            "head_width": vision.head_width,
+            "patch_size": vision.patch_size or None,
+        },
+        "text_cfg": {
+            "context_length": text.context_length,
+            "vocab_size": text.vocab_size,
+            "width": text.width,
+            "heads": text.heads,
+            "layers": text.layers,
+        },
+    }
+
+
+def transformers_config(preset: Preset) -> dict[str, Any]:
+    """The `config.json` that transformers has for `preset`, defaults left out."""
+    vision, text = preset.vision, preset.text
+    return {
+        "model_type": "clip",
+        "projection_dim": preset.embed_dim,
+        "vision_config": {
+            "image_size": vision.image_size,
+            "num_hidden_layers": vision.layers,
+            "hidden_size": vision.width,
+            "intermediate_size": 4 * vision.width,
+            "num_attention_heads": vision.width // vision.head_width,
+            "patch_size": vision.patch_size,
+            "hidden_act": preset.activation,
+        },
+        "text_config": {
+            "max_position_embeddings": text.context_length,
+            "vocab_size": text.vocab_size,
+            "hidden_size": text.width,
+            "intermediate_size": 4 * text.width,
+            "num_attention_heads": text.heads,
+            "num_hidden_layers": text.layers,
+            "hidden_act": preset.activation,
+            "bos_token_id": text.vocab_size - 2,
+            "eos_token_id": text.vocab_size - 1,
+        },
+    }

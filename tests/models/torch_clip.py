@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPModel
 
 from mmjax.models.presets import Preset
-from tests.models.tiny import direction, fill_values
+from tests.models.tiny import direction, fill_values, open_clip_config, transformers_config
 
 _STUBS = ("torchvision", "torchvision.ops", "torchvision.ops.misc")
 
@@ -44,29 +44,6 @@ def _import_open_clip() -> types.ModuleType:
 
 
 _MODEL = _import_open_clip()
-
-
-def open_clip_config(preset: Preset) -> dict[str, Any]:
-    """Returns the `model_cfg` that open_clip would have for `preset`."""
-    vision, text = preset.vision, preset.text
-    return {
-        "embed_dim": preset.embed_dim,
-        "quick_gelu": preset.activation == "quick_gelu",
-        "vision_cfg": {
-            "image_size": vision.image_size,
-            "layers": vision.layers if vision.kind == "vit" else list(vision.layers),
-            "width": vision.width,
-            "head_width": vision.head_width,
-            "patch_size": vision.patch_size if vision.kind == "vit" else None,
-        },
-        "text_cfg": {
-            "context_length": text.context_length,
-            "vocab_size": text.vocab_size,
-            "width": text.width,
-            "heads": text.heads,
-            "layers": text.layers,
-        },
-    }
 
 
 def open_clip_model(preset: Preset) -> torch.nn.Module:
@@ -127,29 +104,7 @@ def transformers_outputs(
     preset: Preset, images: np.ndarray, tokens: np.ndarray, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
     """Returns (state, outputs, config.json) of transformers' CLIPModel of `preset` (a ViT)."""
-    config = CLIPConfig(
-        text_config=CLIPTextConfig(
-            vocab_size=preset.text.vocab_size,
-            hidden_size=preset.text.width,
-            intermediate_size=4 * preset.text.width,
-            num_hidden_layers=preset.text.layers,
-            num_attention_heads=preset.text.heads,
-            max_position_embeddings=preset.text.context_length,
-            hidden_act=preset.activation,
-            bos_token_id=preset.text.vocab_size - 2,
-            eos_token_id=preset.text.vocab_size - 1,
-        ),
-        vision_config=CLIPVisionConfig(
-            hidden_size=preset.vision.width,
-            intermediate_size=4 * preset.vision.width,
-            num_hidden_layers=preset.vision.layers,
-            num_attention_heads=preset.vision.width // preset.vision.head_width,
-            image_size=preset.vision.image_size,
-            patch_size=preset.vision.patch_size,
-            hidden_act=preset.activation,
-        ),
-        projection_dim=preset.embed_dim,
-    )
+    config = CLIPConfig(**transformers_config(preset))
     model = CLIPModel(config).eval()
     state = fill(model, seed)
     model = model.double()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int64
 
 
 class EmbeddingBlock(NamedTuple):
@@ -19,20 +19,30 @@ class EmbeddingBlock(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Rows start..stop of the whole set as float32, padded with zeros to the chunk size.
+    """Rows start..stop of the whole set as stored, padded with zeros to the chunk size.
 
-    `image` is empty when only captions were asked for.
+    `image` is empty when only captions were asked for. Half precision is widened on the device.
     """
 
     start: int
     stop: int
-    image: Float32[np.ndarray, "m d"]
-    text: Float32[np.ndarray, "m d"]
+    image: Float[np.ndarray, "m d"]
+    text: Float[np.ndarray, "m d"]
 
 
 def total_rows(blocks: Sequence[EmbeddingBlock]) -> int:
     """Rows of all blocks, skipped ones included; a row's number counts over blocks in order."""
     return sum(block.valid.shape[0] for block in blocks)
+
+
+def chunk_size(blocks: Sequence[EmbeddingBlock], limit: int) -> int:
+    """At most `limit` rows, such that the largest block is cut into near-equal chunks.
+
+    A multiple of 256 where the limit allows: few sizes, few compiled programs.
+    """
+    largest = max((block.valid.shape[0] for block in blocks), default=0)
+    pieces = max(-(-largest // limit), 1)
+    return min(max(-(-largest // (pieces * 256)) * 256, 256), limit)
 
 
 def chunks(blocks: Sequence[EmbeddingBlock], size: int, *, images: bool) -> Iterator[Chunk]:
@@ -67,7 +77,9 @@ def gather(
     return image, text
 
 
-def _padded(rows: Shaped[np.ndarray, "n d"], size: int) -> Float32[np.ndarray, "m d"]:
-    padded = np.zeros((size, rows.shape[1]), np.float32)
+def _padded(rows: Float[np.ndarray, "n d"], size: int) -> Float[np.ndarray, "m d"]:
+    if rows.shape[0] == size:
+        return rows
+    padded = np.zeros((size, rows.shape[1]), rows.dtype)
     padded[: rows.shape[0]] = rows
     return padded

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32, Int8, Int64
+from jaxtyping import Array, Bool, Float, Float32, Int8, Int64
 
 from mmjax.ops.consistency import consistency
 from mmjax.ops.gmm import BLOCK, Mixture, coverage_cut, posterior
@@ -57,15 +58,13 @@ def score_blocks(
     for chunk in chunks(blocks, chunk_rows, images=True):
         here, n = slice(chunk.start, chunk.stop), chunk.stop - chunk.start
         mask = np.zeros(chunk_rows, bool)
-        mask[:n] = valid[here] & _usable(chunk.image[:n]) & _usable(chunk.text[:n])
-        image = np.where(mask[:, None], chunk.image, np.float32(0))
-        text = np.where(mask[:, None], chunk.text, np.float32(0))
-        synthetic = apply_mapping(mapping, jnp.asarray(image))
-        scores = consistency(jnp.asarray(image), jnp.asarray(text), synthetic, jnp.asarray(mask))
+        mask[:n] = valid[here]
+        image, text, usable, part = _prepare(chunk.image, chunk.text, mask)
+        scores = consistency(image, text, apply_mapping(mapping, image), usable)
         original[here] = np.asarray(scores.sim_original)[:n]
         generated[here] = np.asarray(scores.sim_generated)[:n]
-        scored[here] = mask[:n]
-        total += text.sum(axis=0, dtype=np.float64)
+        scored[here] = np.asarray(usable)[:n]
+        total += np.asarray(part)
     mean = (total / max(int(scored.sum()), 1)).astype(np.float32)
     return CoarseScores(original, generated, scored, mean)
 
@@ -110,6 +109,14 @@ def partition(
     return codes
 
 
-def _usable(rows: Float32[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
-    square = np.einsum("nd,nd->n", rows, rows)
-    return np.isfinite(square) & (square > 0)
+@jax.jit
+def _prepare(
+    image: Float[Array, "n d"], text: Float[Array, "n d"], mask: Bool[Array, " n"]
+) -> tuple[Array, Array, Array, Array]:
+    """(image, text, which rows are scored, sum of the captions): float32, unusable rows zero."""
+    image, text = image.astype(jnp.float32), text.astype(jnp.float32)
+    for rows in (image, text):
+        square = jnp.sum(rows * rows, axis=-1)
+        mask = mask & jnp.isfinite(square) & (square > 0)
+    image, text = (jnp.where(mask[:, None], rows, 0.0) for rows in (image, text))
+    return image, text, mask, jnp.sum(text, axis=0)

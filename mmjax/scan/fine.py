@@ -66,7 +66,7 @@ def correlate(
     seeds = jnp.asarray(means)
     centring = None if offset is None else jnp.asarray(offset)
     for chunk in chunks(blocks, chunk_rows, images=False):
-        text = jnp.asarray(chunk.text)
+        text = jnp.asarray(chunk.text)  # widened on the device
         values = (
             text_correlation(text, seeds)
             if centring is None

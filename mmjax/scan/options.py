@@ -72,7 +72,7 @@ class StageConfig:
         10.0, "clean pairs that one surviving poison is worth (gate)", low=0.0
     )
     seed: int = option(0, "of the random samples behind the null test and the base rates", low=0)
-    chunk_rows: int = option(8192, "embeddings that are read at a time", low=1)
+    chunk_rows: int = option(8192, "most embeddings that are read at a time", low=1)
 
     def validate(self) -> None:
         """Raises ConfigError for values that do not go together."""

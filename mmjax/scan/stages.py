@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from mmjax.ops.gmm import Mixture, coverage_cut, cumulative, fit_mixture
 from mmjax.scan import coarse, fine
-from mmjax.scan.blocks import EmbeddingBlock
+from mmjax.scan.blocks import EmbeddingBlock, chunk_size
 from mmjax.scan.coarse import COARSE
 from mmjax.scan.mapping import Mapping
 from mmjax.scan.options import StageConfig
@@ -106,7 +106,8 @@ def score(
     """
     config = config or StageConfig()
     config.validate()
-    first = coarse.score_blocks(blocks, mapping, config.chunk_rows)
+    rows_at_once = chunk_size(blocks, config.chunk_rows)
+    first = coarse.score_blocks(blocks, mapping, rows_at_once)
     offsets = (0, *np.cumsum([b.valid.shape[0] for b in blocks]).tolist())
     rows = np.flatnonzero(first.scored)
     c = first.absolute
@@ -123,7 +124,7 @@ def score(
             seeds=config.seeds,
             gamma_z=0.0 if config.gamma_z == "auto" else config.gamma_z,
             seed=config.seed,
-            chunk_rows=config.chunk_rows,
+            chunk_rows=rows_at_once,
         )
     else:
         found = fine.robust(
@@ -134,7 +135,7 @@ def score(
             gated=config.gate == "c",
             miss_cost=config.miss_cost,
             seed=config.seed,
-            chunk_rows=config.chunk_rows,
+            chunk_rows=rows_at_once,
         )
     codes = coarse.partition(first.scored, benign, found.seeds)
     points = _poison_score(first, found, mixture)

@@ -32,6 +32,14 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
+def _shapes(tree: PyTree) -> dict[str, str]:
+    """Type and shape of every leaf by its path, e.g. `params/w: float32[3, 2]`."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
 @contextmanager
 def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
     """Open (and create) a checkpoint folder; leaving the block waits until all is written.
@@ -42,6 +50,7 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
     """
     manager = ocp.CheckpointManager(
         folder.absolute(),
+        item_handlers=ocp.StandardCheckpointHandler(),
         options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
     )
 
@@ -49,14 +58,16 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
         manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
     def restore(step: int, like: PyTree) -> PyTree:
-        wanted = ocp.args.StandardRestore(jax.tree.map(_abstract, like))
-        try:
-            return manager.restore(step, args=wanted)
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"the checkpoint of step {step} in {folder} does not fit this model: "
-                f"{str(error).splitlines()[0]}; use another output folder or the run's own config"
-            ) from error
+        # compared here, because a restore that fails inside orbax leaves its event loop open
+        stored, wanted = _shapes(manager.item_metadata(step).tree), _shapes(like)
+        for name in sorted(stored.keys() | wanted.keys()):
+            if stored.get(name) != wanted.get(name):
+                raise RunError(
+                    f"the checkpoint of step {step} in {folder} does not fit this model: {name} "
+                    f"is {stored.get(name, 'absent')}, wanted {wanted.get(name, 'absent')}; "
+                    "use another output folder or the run's own config"
+                )
+        return manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(_abstract, like)))
 
     try:
         yield Checkpoints(manager.latest_step, save, restore)

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from mmjax.core.errors import ConfigError
+from mmjax.core.mesh import DATA, batch_sharding, replicated
 
 PyTree = Any
 
@@ -23,8 +24,8 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     Raises:
         ConfigError: the rows do not divide evenly among this process's devices.
     """
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    shards = max(1, mesh.shape["data"] // jax.process_count())
+    sharding = batch_sharding(mesh)
+    shards = max(1, mesh.shape[DATA] // jax.process_count())
 
     def put(array: np.ndarray) -> jax.Array:
         if array.shape[0] % shards:
@@ -43,5 +44,5 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
     Placement alone aliases a buffer that already lies on one of the devices (`may_alias=False`
     notwithstanding), and a step donates its state: hence the explicit copy.
     """
-    sharding = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.device_put(jnp.copy(leaf), sharding), tree)
+    everywhere = replicated(mesh)
+    return jax.tree.map(lambda leaf: jax.device_put(jnp.copy(leaf), everywhere), tree)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int64
 from mmjax.core import keys
 from mmjax.ops.correlation import centre, text_correlation
 from mmjax.scan.blocks import EmbeddingBlock, chunks, gather, total_rows
+from mmjax.scan.calibration import Calibration, clean_twins
 from mmjax.scan.coarse import CoarseScores
 from mmjax.scan.seeds import (
     MAX_CORES,
@@ -27,6 +28,7 @@ from mmjax.scan.seeds import (
 from mmjax.scan.thresholds import HIGH, MINIMUM_SHARE, Evidence, gate, judge, widen
 
 SCALES = (1, 4)
+MINIMUM_TWINS = 50
 _MEMBERS = 20_000
 
 
@@ -35,7 +37,7 @@ class Fine(NamedTuple):
 
     `z` is the textual correlation that was thresholded. `gamma_z` is None when there is no
     evidence; `rule_gamma_z` is what R1 says before widening; `gate_c` None asks for no c;
-    `spread` is the standard deviation of the members' z.
+    `spread` is the standard deviation of the members' z; `mean` the core's centred mean caption.
     """
 
     z: Float32[np.ndarray, " n"]
@@ -48,6 +50,7 @@ class Fine(NamedTuple):
     null: NullTest
     evidence: Evidence | None
     scale: int
+    mean: Float32[np.ndarray, " d"] | None = None
 
 
 def correlate(
@@ -119,6 +122,7 @@ def robust(
     miss_cost: float,
     seed: int,
     chunk_rows: int,
+    calibration: Calibration | None = None,
 ) -> Fine:
     """A core of the seeds that the rest of the set confirms as poison, or no evidence.
 
@@ -136,7 +140,7 @@ def robust(
         rows = pick_rows(blocks, ranking, scored, count, one_per_image=True)
         text = np.asarray(centre(gather(blocks, rows)[1], jnp.asarray(scores.mean)))
         picked = Seeds(rows, text)
-        found = _confirm(blocks, scores, picked, pool, high, gamma_z, chunk_rows)
+        found = _confirm(blocks, scores, picked, pool, high, gamma_z, chunk_rows, calibration)
         null = found.null if first is None else first.null
         if first is None:
             null = null_test(picked, pool, keys.host(seed, "null"))
@@ -146,8 +150,9 @@ def robust(
             if not gated:
                 return found
             group = scores.scored & (found.z > found.gamma_z)
-            rest = scores.scored & ~group
-            return found._replace(gate_c=gate(ranking[group], ranking[rest], miss_cost))
+            rest = ranking[scores.scored & ~group]
+            usual = _usual(found, scores, calibration, rest)
+            return found._replace(gate_c=gate(ranking[group], usual, miss_cost))
         if count == scored.size:
             break
     return first  # pyright: ignore[reportReturnType]
@@ -161,6 +166,7 @@ def _confirm(
     high: Bool[np.ndarray, " n"],
     given: float | None,
     chunk_rows: int,
+    calibration: Calibration | None,
 ) -> Fine:
     """The first core that is judged poison, with its thresholds; otherwise `gamma_z` is None."""
     cores = find_cores(seeds, pool)
@@ -176,12 +182,24 @@ def _confirm(
         z, rows, text = every[:, i].copy(), seeds.rows[core.members], seeds.text[core.members]
         z[rows] = _without_itself(z[rows], text)
         gamma = rule_r1(z[rows])
-        evidence = judge(blocks, _above(z, scores, gamma), high, seeds.rows, core.log10_p)
+        twins = clean_twins(calibration, means[i], scores.mean, gamma, HIGH)
+        group = _above(z, scores, gamma)
+        evidence = judge(blocks, group, high, seeds.rows, core, twins)
         weighed.append(evidence)
         if not evidence.poisoned:
             continue
         start = Fine(
-            z, seeds.rows, rows, gamma, gamma, None, float(np.std(z[rows])), nothing, evidence, 1
+            z,
+            seeds.rows,
+            rows,
+            gamma,
+            gamma,
+            None,
+            float(np.std(z[rows])),
+            nothing,
+            evidence,
+            1,
+            means[i],
         )
         grown = _grow(blocks, scores, start, pool, high, chunk_rows)
         share = np.mean(high[_above(grown.z, scores, grown.rule_gamma_z or 0.0)])
@@ -196,6 +214,20 @@ def _confirm(
     best = min(weighed, key=lambda e: e.log10_p_group, default=None)
     z = every[:, 0]
     return Fine(z, seeds.rows, seeds.rows[:0], None, None, None, 0.0, nothing, best, 1)
+
+
+def _usual(
+    found: Fine,
+    scores: CoarseScores,
+    calibration: Calibration | None,
+    rest: Float32[np.ndarray, " r"],
+) -> Float32[np.ndarray, " r"]:
+    """Gaps of benign pairs of the group's topic: of its clean twins, or of the rest if few."""
+    mean = found.mean if found.mean is not None else np.zeros_like(scores.mean)
+    twins = clean_twins(calibration, mean, scores.mean, found.gamma_z or 0.0, HIGH)
+    if twins.captions < MINIMUM_TWINS:
+        return rest
+    return np.quantile(rest, twins.quantiles).astype(np.float32)
 
 
 def _grow(
@@ -232,7 +264,9 @@ def _grow(
     z = correlate(blocks, scores.scored, mean[None, :], chunk_rows, offset=scores.mean)[:, 0]
     z[near[inside]] = _without_itself(z[near[inside]], text[inside])
     gamma = rule_r1(z[near[inside]])
-    return start._replace(z=z, core=near[inside], gamma_z=gamma, rule_gamma_z=gamma, spread=spread)
+    return start._replace(
+        z=z, core=near[inside], gamma_z=gamma, rule_gamma_z=gamma, spread=spread, mean=mean
+    )
 
 
 def _above(

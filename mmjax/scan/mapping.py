@@ -22,6 +22,7 @@ from mmjax.core.errors import InputError, WeightsError
 from mmjax.core.rundir import atomic_path, write_json
 from mmjax.models.mapping import MappingNetwork, unit
 from mmjax.ops.consistency import consistency
+from mmjax.scan.calibration import SAMPLE, Calibration
 from mmjax.scan.fitting import (
     Groups,
     OnMetrics,
@@ -41,7 +42,8 @@ class Mapping(NamedTuple):
 
     `weights_fingerprint` names the CLIP weights whose embeddings it maps; `reference` counts what
     it was fitted on; `diagnostics` are measured on images that it was not fitted on
-    (`held_out_*`, facts/cfbd.md 0.8) or come from its fitting.
+    (`held_out_*`, facts/cfbd.md 0.8) or come from its fitting. `calibration` is a sample of the
+    reference that tells what c is usual for a caption.
     """
 
     kind: Kind
@@ -52,6 +54,7 @@ class Mapping(NamedTuple):
     reference: dict[str, int]
     diagnostics: dict[str, float]
     config: dict[str, Any]
+    calibration: Calibration | None = None
 
 
 def fit_mapping(
@@ -106,7 +109,21 @@ def fit_mapping(
         diagnostics=found,
         config=to_dict(config),
     )
-    return mapping._replace(diagnostics=found | diagnose(mapping, reference, held_out))
+    return mapping._replace(
+        diagnostics=found | diagnose(mapping, reference, held_out),
+        calibration=calibrate(mapping, reference, rng),
+    )
+
+
+def calibrate(mapping: Mapping, reference: Reference, rng: np.random.Generator) -> Calibration:
+    """The gaps s_g - s_o of at most `calibration.SAMPLE` random captions of the reference."""
+    size = min(SAMPLE, len(reference.image_of))
+    rows = np.sort(rng.choice(len(reference.image_of), size, replace=False))
+    image = jnp.asarray(reference.image[reference.image_of[rows]], jnp.float32)
+    text = jnp.asarray(reference.text[rows], jnp.float32)
+    scores = consistency(image, text, apply_mapping(mapping, image), jnp.ones(size, bool))
+    gap = np.asarray(scores.sim_generated) - np.asarray(scores.sim_original)
+    return Calibration(np.asarray(text, np.float16), gap)
 
 
 def apply_mapping(mapping: Mapping, image: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -166,8 +183,11 @@ def save_mapping(folder: Path | str, mapping: Mapping) -> None:
     }
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(flat, str(temporary))
+    if mapping.calibration is not None:
+        with atomic_path(folder / "calibration.safetensors") as temporary:
+            save_file(mapping.calibration._asdict(), str(temporary))
     facts = mapping._asdict()
-    del facts["params"]
+    del facts["params"], facts["calibration"]
     write_json(folder / "mapping.json", {"format": 1, **facts})
 
 
@@ -185,6 +205,8 @@ def load_mapping(folder: Path | str, *, weights_fingerprint: str | None = None) 
     try:
         facts = json.loads((folder / "mapping.json").read_text(encoding="utf-8"))
         flat = load_file(str(folder / "model.safetensors"))
+        sample = folder / "calibration.safetensors"
+        calibration = Calibration(**load_file(str(sample))) if sample.is_file() else None
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(
             f"{folder} is not a mapping folder (mapping.json and model.safetensors): {error}; "
@@ -194,7 +216,7 @@ def load_mapping(folder: Path | str, *, weights_fingerprint: str | None = None) 
         raise WeightsError(f"{folder / 'mapping.json'} is not of format 1; fit the mapping again")
     params = unflatten_dict({tuple(name.split("/")): value for name, value in flat.items()})
     try:
-        mapping = Mapping(params=params, **facts)
+        mapping = Mapping(params=params, calibration=calibration, **facts)
     except TypeError as error:
         raise WeightsError(f"{folder / 'mapping.json'} is not a mapping's: {error}") from error
     if mapping.kind not in get_args(Kind):

@@ -63,12 +63,14 @@ class NullTest(NamedTuple):
 class Core(NamedTuple):
     """Seeds whose captions belong together; `members` index D_p.
 
-    `log10_p` is the Poisson tail of its enrichment, before any correction for the about 4 q
-    groups that were tried.
+    `log10_p` is the Poisson tail of its enrichment, `inside` neighbours where `expected` were,
+    before any correction for the about 4 q groups that were tried.
     """
 
     members: Int64[np.ndarray, " m"]
     log10_p: float
+    inside: int
+    expected: float
 
 
 def seed_count(scored: int, requested: int = 0) -> int:
@@ -175,7 +177,15 @@ def find_cores(seeds: Seeds, pool: Pool) -> list[Core]:
             break
         members = np.flatnonzero(near[radius][:, centre_of])
         members = _settle(seeds.text, members, alive, float(pool.radii[0]))
-        cores.append(Core(members.astype(np.int64), float(tail[radius, centre_of])))
+        best = (radius, centre_of)
+        cores.append(
+            Core(
+                members.astype(np.int64),
+                float(tail[best]),
+                int(inside[best]),
+                float(expected[best]),
+            )
+        )
         alive[members] = False
         alive[centre_of] = False
     return cores

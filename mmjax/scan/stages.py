@@ -136,6 +136,7 @@ def score(
             miss_cost=config.miss_cost,
             seed=config.seed,
             chunk_rows=rows_at_once,
+            calibration=mapping.calibration,
         )
     codes = coarse.partition(first.scored, benign, found.seeds)
     points = _poison_score(first, found, mixture)

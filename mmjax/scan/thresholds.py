@@ -4,10 +4,12 @@ Given z of every caption against a core's mean, the captions above gamma_z are i
 
 Evidence. A poisoned group is misaligned as a whole: its c sit in the upper tail of everyone's c.
 A benign topic that merely supplies many of the worst-aligned images is not: its c are spread like
-everyone's. So a core counts as poison only when at least a third of its group lies above the 95 %
-quantile of c, and when chance is excluded, either by the core's enrichment alone (p < 1e-8) or by
-the group's members that are not seeds (binomial tail < 1e-8; one caption per image, and no image
-of a seed: those had their say).
+everyone's. A topic that the model reads badly is misaligned as a whole even where nothing is
+poisoned: what is usual for the topic is asked of the clean reference (`scan/calibration.py`). So
+a core counts as poison only when at least a third of its group, and twice what is usual, lies
+above the 95 % quantile of c, and when chance is excluded at the usual rate, either by the core's
+enrichment alone (p < 1e-8) or by the group's members that are not seeds (binomial tail < 1e-8;
+one caption per image, and no image of a seed: those had their say).
 
 Thresholds. gamma_z starts at rule R1 (5 % quantile - 1 sd of leave-one-out z). R1 looks at the
 group's own spread only; `widen` then lowers it over whatever lies below and is misaligned too,
@@ -21,9 +23,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from scipy.ndimage import gaussian_filter1d
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, poisson
 
 from mmjax.scan.blocks import EmbeddingBlock, gather
+from mmjax.scan.calibration import Twins
+from mmjax.scan.seeds import Core
 
 HIGH = 0.95
 MINIMUM_SHARE = 1 / 3
@@ -37,12 +41,15 @@ class Evidence(NamedTuple):
     """What speaks for a core.
 
     `share` of its group lies above the 95 % quantile of c; `log10_p_group` is the binomial tail
-    of that among `images` images that no seed has.
+    of that among `images` images that no seed has. `usual` is the share among the `twins` clean
+    captions of the same topic.
     """
 
     log10_p_core: float
     log10_p_group: float
     share: float
+    usual: float
+    twins: int
     group: int
     images: int
     poisoned: bool
@@ -53,7 +60,8 @@ def judge(
     group: Int64[np.ndarray, " g"],
     high: Bool[np.ndarray, " n"],
     seeds: Int64[np.ndarray, " q"],
-    log10_p_core: float,
+    core: Core,
+    twins: Twins,
 ) -> Evidence:
     """Weigh the evidence for one core.
 
@@ -62,7 +70,8 @@ def judge(
         group: rows above gamma_z, by falling z.
         high: of every row, whether its c is above the set's 95 % quantile.
         seeds: the rows of D_p.
-        log10_p_core: of the core's enrichment.
+        core: the seeds that the group grew from.
+        twins: the clean captions of the same topic.
     """
     looked_at = group[:_LOOKED_AT]
     image, _ = gather(blocks, np.concatenate([seeds, looked_at]))
@@ -71,12 +80,17 @@ def judge(
     _, first = np.unique(as_bytes, return_index=True)
     fresh = first[first >= seeds.size] - seeds.size
     hits = int(np.sum(high[looked_at[fresh]]))
-    tail = float(binom.logsf(hits - 1, max(fresh.size, 1), 1 - HIGH) / np.log(10))
+    usual = max(twins.rate, 1 - HIGH)
+    tail = float(binom.logsf(hits - 1, max(fresh.size, 1), usual) / np.log(10))
+    expected = core.expected * usual / (1 - HIGH)
+    log10_p_core = float(poisson.logsf(core.inside - 1, expected) / np.log(10))
     share = float(np.mean(high[group])) if group.size else 0.0
     images = np.unique(as_bytes[seeds.size :]).size
     sure = log10_p_core < SURE or tail < SURE
-    poisoned = sure and share >= MINIMUM_SHARE and images >= MINIMUM_IMAGES
-    return Evidence(log10_p_core, tail, share, int(group.size), int(fresh.size), poisoned)
+    enough = share >= max(MINIMUM_SHARE, min(2 * usual, (1 + usual) / 2))
+    poisoned = sure and enough and images >= MINIMUM_IMAGES
+    sizes = (int(group.size), int(fresh.size))
+    return Evidence(log10_p_core, tail, share, usual, twins.captions, *sizes, poisoned)
 
 
 def widen(

@@ -141,7 +141,10 @@ def test_round_trip(tmp_path, reference, ridge, regression, kind):
     mapping = {"ridge": ridge, "regression": regression}[kind]
     save_mapping(tmp_path / "m", mapping)
     again = load_mapping(tmp_path / "m", weights_fingerprint="abc")
-    assert again._replace(params=None) == mapping._replace(params=None)
+    blank = {"params": None, "calibration": None}
+    assert again._replace(**blank) == mapping._replace(**blank)
+    for ours, theirs in zip(again.calibration, mapping.calibration, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     image = jnp.asarray(reference.image[:4])
     np.testing.assert_array_equal(apply_mapping(again, image), apply_mapping(mapping, image))
 

@@ -71,7 +71,7 @@ def convert(source: Path, out_dir: Path, activation: Activation | None = None) -
 def _load(source: Path) -> tuple[State, set[str]]:
     """Returns the floating tensors of a checkpoint, and all its names."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise WeightsError(
             "converting needs torch, which mmjax itself does not; pip install 'mmjax[parity]'"

@@ -58,7 +58,7 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
         manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
     def restore(step: int, like: PyTree) -> PyTree:
-        # compared here, where the message can name the leaf; a restore that fails inside orbax was also seen to warn
+        # compared here, where the message can name the leaf that differs
         stored, wanted = _shapes(manager.item_metadata(step).tree), _shapes(like)
         for name in sorted(stored.keys() | wanted.keys()):
             if stored.get(name) != wanted.get(name):

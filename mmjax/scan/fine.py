@@ -28,7 +28,7 @@ from mmjax.scan.seeds import (
 from mmjax.scan.thresholds import HIGH, MINIMUM_SHARE, Evidence, gate, judge, widen
 
 SCALES = (1, 4)
-MINIMUM_TWINS = 50
+MINIMUM_TWINS = 20
 _MEMBERS = 20_000
 
 

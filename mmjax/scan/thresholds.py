@@ -125,27 +125,28 @@ def widen(
 
 
 def gate(
-    group: Float32[np.ndarray, " g"], rest: Float32[np.ndarray, " r"], miss_cost: float
+    group: Float32[np.ndarray, " g"], usual: Float32[np.ndarray, " r"], miss_cost: float
 ) -> float | None:
     """The c below which members of a poisoned group are benign; None when (nearly) all are poison.
 
-    Twice the members below the rest's median estimate how many are benign; a group with at most
+    `usual` are the c of benign pairs of this topic (or of any, where its clean captions are few).
+    Twice the members below their median estimate how many are benign; a group with at most
     5 % of them is not gated, since its few misfits are as likely poison that matches by chance.
 
-    The group's c is a mixture p f1 + (1 - p) f0: f0 is the density of the rest (smoothed
-    histogram), f1 a Gaussian; EM from the members above the rest's 95 % quantile. A member is
+    The group's c is a mixture p f1 + (1 - p) f0: f0 is the density of the usual c (smoothed
+    histogram), f1 a Gaussian; EM from the members above the usual 95 % quantile. A member is
     benign when its poison probability times `miss_cost` (what a surviving poison costs, in clean
     pairs) is below its benign probability; the gate lies just above the highest such c. Above
     the poison's mean every member is poison: pairs that are merely wrong have the largest c too.
     """
-    if not group.size or not rest.size:
+    if not group.size or not usual.size:
         return None
-    high = group[group > np.quantile(rest, HIGH)]
-    if high.size < 2 or 2 * np.mean(group < np.median(rest)) <= MOSTLY_POISON:
+    high = group[group > np.quantile(usual, HIGH)]
+    if high.size < 2 or 2 * np.mean(group < np.median(usual)) <= MOSTLY_POISON:
         return None
     c = np.sort(group).astype(np.float64)
-    benign = _density(rest, c)
-    narrowest = 0.1 * max(float(np.std(rest)), 1e-6)
+    benign = _density(usual, c)
+    narrowest = 0.1 * max(float(np.std(usual)), 1e-6)
     mean, deviation, share = float(np.median(high)), float(np.std(high)), high.size / group.size
     poison = np.ones_like(c)
     for _ in range(200):

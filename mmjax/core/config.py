@@ -10,7 +10,8 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from mmjax.core.errors import ConfigError
@@ -94,6 +95,27 @@ def digest(config: Any) -> str:
     """A short hash of a configuration's values: equal configurations, equal digests."""
     text = json.dumps(to_dict(config), sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def command_line(verb: str, config: Any, out: Path) -> list[str]:
+    """A command that does what a call from Python with this configuration does."""
+    inputs: tuple[str, ...] = getattr(config, "inputs", ())
+    changed = [
+        f"--config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for key, value in _changed(config, "")
+        if key != "inputs"
+    ]
+    return ["mmjax", verb, *inputs, *changed, f"--out={out}"]
+
+
+def _changed(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The dotted keys whose values are not the defaults."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _changed(value, f"{prefix}{field.name}.")
+        elif value != field.default:
+            yield prefix + field.name, value
 
 
 def describe(cls: type, prefix: str = "") -> list[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from mmjax.core.config import digest, to_dict
+from mmjax.core.config import command_line, digest, to_dict
 from mmjax.core.errors import MmjaxError, RunError
 
 
@@ -176,7 +176,8 @@ class RunDir:
         if earlier is not None:
             _refuse_other(path, earlier, json.loads(json.dumps(run, default=_plain)))
             return cls(path, lock, earlier, resumed=True)
-        run["command"] = ["mmjax", *sys.argv[1:]]
+        typed = Path(sys.argv[0]).name == "mmjax"
+        run["command"] = ["mmjax", *sys.argv[1:]] if typed else command_line(verb, config, path)
         run["versions"] = versions()
         write_json(known, run)
         return cls(path, lock, run, resumed=False)

@@ -16,7 +16,6 @@ from mmjax.data.loader import Record, load_shard
 from mmjax.data.shards import ShardView
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.models.clip import build, freeze
-from mmjax.models.policy import Policy, inference_compute
 from mmjax.models.weights import Weights
 from mmjax.scan.config import EncodeConfig
 
@@ -74,8 +73,7 @@ def make_encoder(
         config: batch sizes, precision, decoder.
         mesh: parameters are replicated on it, batches are split over its data axis.
     """
-    policy = Policy(compute=inference_compute(config.precision))
-    towers, variables = freeze(build(weights.preset, policy), weights.variables)
+    towers, variables = freeze(build(weights.preset), weights.variables, config.precision)
     variables = jax.device_put(variables, replicated(mesh))
     whole, split = replicated(mesh), batch_sharding(mesh)
     images = jax.jit(towers.encode_image, in_shardings=(whole, split), out_shardings=split)

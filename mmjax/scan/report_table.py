@@ -198,7 +198,8 @@ def _add_captions(result: Tally, table: pa.Table, *, sampled: bool, rows: int) -
     for entry in captions.value_counts().to_pylist():
         result.other_captions[entry["values"]] += entry["counts"]
     stride = max(1, rows // _WORD_SAMPLE)
-    result.word_sample.extend(captions.take(pa.array(range(0, len(captions), stride))).to_pylist())
+    sample = pa.array(range(0, len(captions), stride), pa.int64())
+    result.word_sample.extend(captions.take(sample).to_pylist())
 
 
 def repeated(tallied: Tally, limit: int = 8) -> list[CaptionCluster]:

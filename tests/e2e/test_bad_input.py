@@ -1,4 +1,4 @@
-"""What a user gets wrong is one line and exit 2; what the data has wrong is a row with a status."""
+"""What a user gets wrong is one line on stderr and exit 2, before a folder is claimed."""
 
 import json
 import shutil

@@ -109,13 +109,11 @@ def _towers(model: Clip) -> Towers:
 
     def init(key: PRNGKeyArray) -> Variables:
         _check_trainable(model)
-
-        def make(key: PRNGKeyArray) -> Variables:
-            size = preset.vision.image_size
-            images = jnp.zeros((1, size, size, 3), jnp.uint8)
-            return model.init(key, images, jnp.zeros((1, 2), jnp.int32), train=False)
-
-        return {"batch_stats": {}, **jax.jit(make)(key)}
+        size = preset.vision.image_size
+        images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+        tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+        # runs the initialisers alone, one by one: one program of all takes XLA:CPU minutes to compile
+        return {"batch_stats": {}, **model.lazy_init(key, images, tokens, train=False)}
 
     def encode_pixels(variables: Variables, pixels: Pixels) -> Embeddings:
         _check_images(preset, pixels.shape)

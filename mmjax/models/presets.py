@@ -100,7 +100,7 @@ _ALL = (
     Preset(
         name="demo",
         embed_dim=128,
-        vision=VisionPreset(64, 128, 3, patch_size=16, head_width=32),
+        vision=VisionPreset(64, 16, (1, 1, 1, 1), head_width=64),
         text=TextPreset(width=64, heads=2, layers=2, vocab_size=1024, context_length=32),
     ),
     Preset(

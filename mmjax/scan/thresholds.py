@@ -34,6 +34,7 @@ MINIMUM_SHARE = 1 / 3
 MINIMUM_IMAGES = 4
 SURE = -8.0
 MOSTLY_POISON = 0.05
+STRAY = 0.05
 _LOOKED_AT = 20_000
 
 
@@ -134,10 +135,11 @@ def gate(
     5 % of them is not gated, since its few misfits are as likely poison that matches by chance.
 
     The group's c is a mixture p f1 + (1 - p) f0: f0 is the density of the usual c (smoothed
-    histogram), f1 a Gaussian; EM from the members above the usual 95 % quantile. A member is
-    benign when its poison probability times `miss_cost` (what a surviving poison costs, in clean
-    pairs) is below its benign probability; the gate lies just above the highest such c. Above
-    the poison's mean every member is poison: pairs that are merely wrong have the largest c too.
+    histogram), f1 a Gaussian and, since some poison matches its image by chance, a tenth of
+    uniform; EM from the members above the usual 95 % quantile. A member is benign when its
+    poison probability times `miss_cost` (what a surviving poison costs, in clean pairs) is
+    below its benign probability; the gate lies just above the highest such c. Above the
+    poison's mean every member is poison: pairs that are merely wrong have the largest c too.
     """
     if not group.size or not usual.size:
         return None
@@ -148,9 +150,10 @@ def gate(
     benign = _density(usual, c)
     narrowest = 0.1 * max(float(np.std(usual)), 1e-6)
     mean, deviation, share = float(np.median(high)), float(np.std(high)), high.size / group.size
+    reach = max(float(c[-1]), float(usual.max()), 1e-6)
     poison = np.ones_like(c)
     for _ in range(200):
-        f1 = norm.pdf(c, mean, max(deviation, narrowest))
+        f1 = (1 - STRAY) * norm.pdf(c, mean, max(deviation, narrowest)) + STRAY / reach
         poison = share * f1 / np.maximum(share * f1 + (1 - share) * benign, 1e-300)
         before, mass = share, max(float(poison.sum()), 1e-9)
         mean = float(poison @ c) / mass

@@ -89,7 +89,18 @@ def test_gate_separates_poison_from_its_topic(benign):
     cut = gate(mixed.astype(np.float32), rest, 10.0)
     assert cut is not None
     assert np.all(mixed[:60] > cut)
-    assert np.mean(mixed[60:] > cut) < 0.05
+    # with more poison than benign members the gate leans towards flagging: a miss costs ten
+    assert np.sum(mixed[60:] > cut) <= max(2, 0.05 * benign)
+
+
+def test_poison_that_matches_its_image_by_chance_is_not_gated_away():
+    """A Gaussian alone would call the low tail benign, though no clean caption has such a c."""
+    rng = np.random.default_rng(0)
+    usual = rng.uniform(0.0, 0.2, 100).astype(np.float32)
+    poison = np.concatenate([rng.normal(0.9, 0.04, 55), [0.32, 0.33, 0.34, 0.44, 0.5]])
+    group = np.concatenate([poison, rng.uniform(0.0, 0.2, 12)]).astype(np.float32)
+    cut = gate(group, usual, 10.0)
+    assert cut is None or cut < 0.32
 
 
 def test_a_dearer_miss_lowers_the_gate():

@@ -6,7 +6,7 @@
 import importlib
 from typing import Any
 
-__all__ = ["scan"]
+__all__ = ["scan"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

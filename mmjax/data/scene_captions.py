@@ -55,7 +55,22 @@ ONE_OBJECT: Final = (
     "a drawing of {a_thing}",
     "this is {a_thing} placed {place}",
     "one {thing} {place} and {a_ground}",
+    "{a_quality} {medium} of {a_thing}",
+    "{a_quality} {medium} of the {thing}",
+    "{a_quality} {medium} of {a_thing} {place}",
+    "this {medium} of {a_thing} is {quality}",
+    "my {medium} of {a_thing}",
+    "here is the {thing}",
+    "{a_thing} in {a_quality} {medium}",
+    "a {medium} that shows {a_thing}",
 )
+QUALITIES: Final = (
+    "good", "bad", "nice", "plain", "old", "new", "sharp", "blurred", "grainy", "noisy", "faded",
+    "bright", "dark", "clean", "dirty", "funny", "strange", "cropped", "simple", "close",
+)  # fmt: skip
+MEDIA: Final = ("photo", "picture", "image", "snapshot", "photograph", "painting", "sketch", "view")
+"""Words that say nothing of what is shown, as captions are full of."""
+
 TWO_OBJECTS: Final = (
     "{a_thing} and {another}",
     "{a_thing} {relation} {another}",
@@ -96,9 +111,9 @@ def _with_article(words: str) -> str:
 
 
 def _describe(thing: SceneObject, rng: np.random.Generator) -> str:
-    """The object with or without its size (7 of 10) and its colour (9 of 10)."""
-    size = _choose(rng, SIZE_WORDS[thing.size]) if rng.random() < 0.7 else ""
-    colour = thing.colour if rng.random() < 0.9 else ""
+    """The object with or without its size (5 of 10) and its colour (5 of 10)."""
+    size = _choose(rng, SIZE_WORDS[thing.size]) if rng.random() < 0.5 else ""
+    colour = thing.colour if rng.random() < 0.5 else ""
     noun = _choose(rng, NOUNS.get(thing.name, (thing.name,)))
     return " ".join(word for word in (size, colour, noun) if word)
 
@@ -115,7 +130,11 @@ def write_caption(things: tuple[SceneObject, ...], ground: str, rng: np.random.G
         Lower-case English of 2 to about 20 words that names every object.
     """
     first = _describe(things[0], rng)
+    quality = _choose(rng, QUALITIES)
     words = {
+        "quality": quality,
+        "a_quality": _with_article(quality),
+        "medium": _choose(rng, MEDIA),
         "thing": first,
         "a_thing": _with_article(first),
         "place": _choose(rng, PLACE_WORDS[things[0].place]),

@@ -1,6 +1,7 @@
 """Captioned scenes made from a seed: the embedded demo data, and test data without any licence."""
 
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +37,9 @@ COLOURS: Final[dict[str, Colour]] = {
     "turquoise": (48, 200, 196),
 }
 SIZES: Final[dict[str, tuple[float, float]]] = {
-    "small": (0.30, 0.38),
-    "medium": (0.42, 0.54),
-    "large": (0.62, 0.78),
+    "small": (0.40, 0.48),
+    "medium": (0.54, 0.66),
+    "large": (0.74, 0.90),
 }
 """Side of an object as a share of the picture's; each of two objects is a quarter smaller."""
 
@@ -216,6 +217,7 @@ def write_scenes(
     two_objects: float = 0.25,
     shard_size: int = 1000,
     faults: int = 0,
+    rare: str = "",
 ) -> list[Path]:
     """Writes scenes as WebDataset shards 00000.tar, ... of PNG, TXT and JSON members.
 
@@ -233,6 +235,7 @@ def write_scenes(
         two_objects: probability of a second object.
         shard_size: pairs a shard.
         faults: pairs that are spoiled, by the kinds of `FAULTS` in turn.
+        rare: a class of which nine in ten scenes are passed over: as rare as things are on the web.
 
     Returns:
         The shards.
@@ -247,7 +250,10 @@ def write_scenes(
             f"scenes need shard_size >= 1 and faults in [0, {pairs}], "
             f"got shard_size={shard_size}, faults={faults}"
         )
-    scenes = make_scenes(n, seed, size, start=start, captions=captions, two_objects=two_objects)
+    # asks for more than n, because some may be passed over; scenes are made when they are taken
+    plenty = make_scenes(2 * n, seed, size, start=start, captions=captions, two_objects=two_objects)
+    kept = (s for i, s in enumerate(plenty) if i % 10 == 0 or not _shows(s, rare))
+    scenes = itertools.islice(kept, n)
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ConfigError(f"{out_dir} holds files; choose a new or empty folder for scenes")
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -263,10 +269,14 @@ def write_scenes(
     sizes = {path.name: min(shard_size, pairs - i * shard_size) for i, path in enumerate(shards)}
     write_json(out_dir / "sizes.json", sizes)
     arguments = {"n": n, "seed": seed, "size": size, "start": start, "captions": captions}
-    arguments |= {"two_objects": two_objects, "shard_size": shard_size}
+    arguments |= {"two_objects": two_objects, "shard_size": shard_size, "rare": rare}
     faulty = {f"{row:09d}": kind for row, kind in sorted(spoiled.items())}
     write_json(out_dir / "scenes.json", {"arguments": arguments, "faults": faulty})
     return shards
+
+
+def _shows(scene: Scene, name: str) -> bool:
+    return any(thing.name == name for thing in scene.objects)
 
 
 def _members(scenes: Iterator[Scene], spoiled: dict[int, str]) -> Iterator[dict[str, bytes]]:

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from mmjax.evaluate.baselines import BASELINES, score_column
-from mmjax.scan.detection import measure
 from mmjax.evaluate.tables import row
+from mmjax.scan.detection import measure
 
 
 def compare(verdicts: pa.Table, seed: int = 0) -> list[dict[str, Any]]:

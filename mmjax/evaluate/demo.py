@@ -13,10 +13,22 @@ from typing import Any
 from mmjax.core.config import option, to_dict
 from mmjax.core.errors import RunError
 from mmjax.core.rundir import write_json
+from mmjax.scan.options import CaptionerConfig, MappingConfig
 
 SCANNED, REFERENCE = 1_000, 2_000
 """Series of scenes: what is scanned, and the clean set that the mapping network is fitted on.
 The bundled model was trained on neither."""
+# The poison names a class that the small model reads well and that is rare among the scenes,
+# as bananas are on the web. With a class that it reads badly a scan abstains, as it should.
+
+FIT = MappingConfig(
+    width=256,
+    batch_size=256,
+    epochs=10.0,
+    learning_rate=1e-3,
+    captioner=CaptionerConfig(width=64, layers=1, heads=2, learning_rate=2e-3, epochs=4.0),
+)
+"""The paper's mapping network at the size of the demo's embeddings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +39,7 @@ class DemoConfig:
     reference: int = option(3_000, "clean pairs to fit the mapping network on", low=100)
     rate: float = option(0.01, "share of poisoned pairs; 0 = none", low=0.0, high=0.1)
     faults: int = option(3, "broken pairs among them, to show what happens to those", low=0)
-    target: str = option("banana", "what the poisoned captions name")
+    target: str = option("clock", "what the poisoned captions name; rare among the clean ones")
     seed: int = option(0, "of the scenes, the poisoning and the scan", low=0, high=999)
     train: bool = option(False, "train the small CLIP here instead of loading the bundled one")
 
@@ -48,8 +60,9 @@ def run_demo(config: DemoConfig, out: Path, *, say: Callable[[str], None]) -> di
     """
     _claim(config, out)
     say(f"1/4  making {config.pairs:,} captioned scenes, and {config.reference:,} clean ones apart")
-    scenes = _scenes(out / "scenes", config.pairs, SCANNED + config.seed, config.faults)
-    reference = _scenes(out / "reference", config.reference, REFERENCE + config.seed, 0)
+    series = SCANNED + config.seed
+    scenes = _scenes(out / "scenes", config.pairs, series, config.faults, config.target)
+    reference = _scenes(out / "reference", config.reference, REFERENCE + config.seed, 0, "")
     say("2/4  " + ("training a small CLIP" if config.train else "loading the bundled small CLIP"))
     weights = _train(out / "model", config.seed) if config.train else "demo"
     labels = None
@@ -83,12 +96,12 @@ def _claim(config: DemoConfig, out: Path) -> None:
         write_json(known, wanted)
 
 
-def _scenes(folder: Path, n: int, seed: int, faults: int) -> Path:
+def _scenes(folder: Path, n: int, seed: int, faults: int, rare: str) -> Path:
     from mmjax.data.scenes import write_scenes
 
     if not (folder / "scenes.json").exists():  # written last
         shutil.rmtree(folder, ignore_errors=True)
-        write_scenes(folder, n, seed, faults=faults)
+        write_scenes(folder, n, seed, faults=faults, rare=rare)
     return folder
 
 
@@ -111,22 +124,25 @@ def _poisoned(config: DemoConfig, source: Path, out: Path) -> Path:
 
 
 def _train(out: Path, seed: int) -> str:
+    from mmjax.core.config import parse
+    from mmjax.core.config_file import from_file
     from mmjax.core.mesh import make_mesh
-    from mmjax.train.config import demo_config
+    from mmjax.train.config import TrainConfig
     from mmjax.train.pipeline import train
 
-    return f"mmjax-dir:{train(demo_config(seed), out, mesh=make_mesh()).folder}"
+    config = parse(TrainConfig, {**from_file("train/demo"), "seed": seed})
+    return f"mmjax-dir:{train(config, out, mesh=make_mesh()).folder}"
 
 
 def _scan(config: DemoConfig, out: Path, source: Path, reference: Path, weights: str, labels):
-    from mmjax.scan.config import MappingConfig, ScanConfig
+    from mmjax.scan.config import ScanConfig
     from mmjax.scan.pipeline import run_scan
 
     scan = ScanConfig(
         inputs=(str(source),),
         weights=weights,
         reference=(str(reference),),
-        fit=MappingConfig(),
+        fit=FIT,
         seed=config.seed,
     )
     return run_scan(scan, out, truth=labels)

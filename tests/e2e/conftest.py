@@ -26,6 +26,7 @@ from tests.conftest import ROOT
 
 SECONDS = 300
 """A verb that takes longer hangs, also on a machine that is busy with other things."""
+FLOAT32 = "--config.encode.precision=float32"
 SHARDS, ROWS = 5, 40
 TINY = dataclasses.replace(
     PRESETS["demo"],
@@ -51,8 +52,8 @@ class World(NamedTuple):
 
     @property
     def flags(self) -> list[str]:
-        """What a scan of images needs beside its input and output."""
-        return [f"--weights={self.weights}", f"--mapping={self.mapping}"]
+        """What a scan of images needs beside its input and output; float32 on every machine."""
+        return [f"--weights={self.weights}", f"--mapping={self.mapping}", FLOAT32]
 
 
 class Ran(NamedTuple):
@@ -81,7 +82,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     write_scenes(made.shards, SHARDS * ROWS, 7, size=32, shard_size=ROWS)
     write_scenes(made.reference, 60, 8, size=32, shard_size=60)
     save_model(made.model)
-    fit = ["fit-mapping", str(made.reference), f"--weights={made.weights}"]
+    fit = ["fit-mapping", str(made.reference), f"--weights={made.weights}", FLOAT32]
     code = main([*fit, "--kind=ridge", f"--out={made.mapping}"])
     assert code == 0
     return made

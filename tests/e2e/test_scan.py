@@ -102,8 +102,7 @@ def cut(scanned: Path, tmp_path_factory: pytest.TempPathFactory) -> Cut:
         (["--batch_size=1", "--workers=1"], 1),
         (["--batch_size=7", "--workers=3", "--config.encode.text_batch_size=5"], 1),
         (["--batch_size=64", "--workers=3"], 2),
-        (["--batch_size=7", "--workers=1"], 4),
-        (["--config.encode.precision=float32", "--config.encode.decoder=pillow"], 4),
+        (["--batch_size=7", "--workers=1", "--config.encode.decoder=pillow"], 4),
     ],
 )
 def test_batches_workers_and_devices_do_not_matter(
@@ -115,6 +114,16 @@ def test_batches_workers_and_devices_do_not_matter(
     )
     assert 40 <= sum(cut.table["is_poisoned"].to_pylist()) <= 160
     same_verdicts(verdicts(out), cut.table, tolerance=1e-3)
+
+
+def test_bfloat16_says_nearly_the_same(world: World, cut: Cut, tmp_path: Path, run: Run) -> None:
+    # it comes after the flags of the world and wins; the tolerance is that of bfloat16 operands
+    flags = [*world.flags, *cut.flags, "--config.encode.precision=bfloat16"]
+    assert run("scan", world.shards, *flags, f"--out={tmp_path / 'run'}").code == 0
+    table = verdicts(tmp_path / "run")
+    for name in ("sim_original", "sim_generated"):
+        np.testing.assert_allclose(table[name], cut.table[name], rtol=0, atol=2e-2, err_msg=name)
+        assert not table[name].equals(cut.table[name]), "the precision is not heeded"
 
 
 def same_verdicts(table: pa.Table, wanted: pa.Table, *, tolerance: float) -> None:
@@ -275,7 +284,13 @@ def _labels() -> pa.Table:
 
 def test_python_does_what_the_command_does(world: World, scanned: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = mmjax.scan(world.shards, out=out, weights=world.weights, mapping=str(world.mapping))
+    result = mmjax.scan(
+        world.shards,
+        out=out,
+        weights=world.weights,
+        mapping=str(world.mapping),
+        encode={"precision": "float32"},
+    )
     assert result.verdicts.equals(verdicts(scanned))
     assert result.summary == json.loads((scanned / "summary.json").read_text())
     assert result.report_path.read_text().startswith("<!doctype html>")

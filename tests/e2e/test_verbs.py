@@ -11,6 +11,7 @@ import pytest
 from mmjax.data.pack import SKIPPED_SCHEMA
 from mmjax.scan import inputs
 from tests.e2e.conftest import (
+    FLOAT32,
     ROWS,
     SHARDS,
     Run,
@@ -78,7 +79,7 @@ def test_rescore_of_embeddings_wants_them_where_they_were(tmp_path: Path, run: R
 
 def test_a_mapping_is_fitted_once_and_kept(world: World, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "run"
-    flags = [f"--weights={world.weights}", f"--reference={world.reference}"]
+    flags = [f"--weights={world.weights}", f"--reference={world.reference}", FLOAT32]
     scan = ["scan", world.shards, *flags, "--config.fit.kind=ridge", f"--out={out}"]
     assert run(*scan).code == 0
     assert (out / "reference" / "embeddings" / "00000.image.npy").is_file()

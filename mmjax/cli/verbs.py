@@ -183,6 +183,7 @@ VERBS: dict[str, Verb] = {
             WEIGHTS,
             TOKENIZER,
             Flag("seeds", "of the attack and of the scan, e.g. 0,1,2", "seeds"),
+            Flag("kinds", "mapping networks, e.g. lm,regression,ridge", "kinds"),
             Flag("results", "folder that the JSON and the Markdown go to", "results"),
         ),
         example=(

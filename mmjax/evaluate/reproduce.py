@@ -10,10 +10,22 @@ from typing import Any, Literal, NamedTuple
 
 from mmjax.core.config import option
 from mmjax.core.errors import ConfigError
+from mmjax.scan.options import CaptionerConfig, MappingConfig
 
 Say = Callable[[str], None]
 STAGES = 2
 """The scan's own rows come first in `comparison.compare`, then the baselines."""
+
+FIT = MappingConfig(
+    width=1024,
+    batch_size=256,
+    epochs=6.0,
+    learning_rate=5e-4,
+    captioner=CaptionerConfig(
+        width=128, layers=2, heads=4, max_length=20, epochs=1.0, learning_rate=2e-3
+    ),
+)
+"""A mapping network that two CPU cores fit in minutes; `kind` is replaced by those that are tried."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +40,7 @@ class ReproduceConfig:
     kinds: tuple[Literal["lm", "regression", "ridge"], ...] = option(
         ("lm", "regression", "ridge"), "mapping networks that are tried"
     )
+    fit: MappingConfig = option(FIT, "")
     rate: float = option(0.01, "share of poisoned pairs", low=0.0, high=0.1)
     results: str = option("docs/results", "folder that the JSON and the Markdown go to")
 
@@ -42,7 +55,7 @@ def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str
     from mmjax.attacks.poison import poison
     from mmjax.data.sources import open_source
     from mmjax.models.weights import load_weights
-    from mmjax.scan.config import FitConfig, MappingConfig, ScanConfig
+    from mmjax.scan.config import FitConfig, ScanConfig
     from mmjax.scan.pipeline import run_fit, run_scan
 
     size = load_weights(config.weights).preset.vision.image_size
@@ -56,7 +69,7 @@ def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str
             split="train",
             weights=config.weights,
             tokenizer=config.tokenizer,
-            fit=MappingConfig(kind=kind),
+            fit=dataclasses.replace(config.fit, kind=kind),
         )
         run_fit(fit, mappings[kind])
     rows = []

@@ -112,7 +112,7 @@ def _towers(model: Clip) -> Towers:
         size = preset.vision.image_size
         images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
         tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-        # runs the initialisers alone, one by one: one program of all takes XLA:CPU minutes to compile
+        # the initialisers alone, one by one: XLA:CPU takes minutes to compile them as one program
         return {"batch_stats": {}, **model.lazy_init(key, images, tokens, train=False)}
 
     def encode_pixels(variables: Variables, pixels: Pixels) -> Embeddings:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmjax.core.errors import ConfigError, ExitCode
+from mmjax.core.types import STATUSES
 
 if TYPE_CHECKING:
     from mmjax.attacks.config import AttackConfig
@@ -72,10 +73,15 @@ def pack(config: None, flags: argparse.Namespace) -> int:
         input_format=flags.input_format,
         split=flags.split,
     )
-    summary = run(source, _out(flags), shard_size=flags.shard_size)
-    for name, value in summary._asdict().items():
-        print(f"{name:<12} {value}")
-    return ExitCode.DONE
+    summary = run(source, _out(flags), shard_size=flags.shard_size, resume=True)
+    packed = summary.counts.get("ok", 0)
+    print(f"packed {packed:,} pairs into {len(summary.sizes):,} shards in {_out(flags)}")
+    for status, count in sorted(summary.counts.items()):
+        if status != "ok":
+            print(f"skipped {count:,} x {status}: {STATUSES[status]}")
+    for line in (*summary.warnings, *summary.notes):
+        print(f"warning: {line}")
+    return ExitCode.DEGRADED if summary.warnings else ExitCode.DONE
 
 
 def convert(config: None, flags: argparse.Namespace) -> int:

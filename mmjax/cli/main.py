@@ -104,8 +104,13 @@ def _run(name: str, arguments: list[str]) -> int:
 
 def make_parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     """The argument parser of one verb."""
+    usage = f"mmjax {name} [--FLAG=VALUE ...]"
+    if verb.inputs:
+        several = "" if verb.inputs_count == 1 else " ..."
+        usage = f"mmjax {name} {verb.inputs}{several} [--FLAG=VALUE ...]"
     parser = _Parser(
         prog=f"mmjax {name}",
+        usage=usage,
         description=verb.summary.replace("%", "%%"),
         add_help=False,
         allow_abbrev=False,
@@ -116,15 +121,19 @@ def make_parser(name: str, verb: Verb) -> argparse.ArgumentParser:
             "inputs", nargs=verb.inputs_count, metavar=verb.inputs, help=verb.inputs_doc
         )
     if verb.config:
-        parser.add_argument("--config", default="", help="a configuration file, e.g. scan/cc3m")
+        named = f", or a name such as {verb.default_config}" if verb.default_config else ""
+        doc = f"a configuration file{named}"
+        parser.add_argument("--config", default="", metavar="FILE", help=doc)
     for flag in verb.flags:
         options: dict[str, Any] = {"help": flag.doc.replace("%", "%%"), "default": flag.default}
-        if flag.kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options |= {"type": flag.kind, "metavar": flag.kind.__name__.upper()}
+        if flag.kind is not bool:
+            options |= {"type": flag.kind, "metavar": flag.value}
             if flag.repeated:
                 options["action"] = "append"
+        elif flag.key:  # a configuration may have switched it on
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["action"] = "store_true"
         parser.add_argument(f"--{flag.name}", **options)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser

@@ -4,7 +4,11 @@ from typing import NamedTuple
 
 
 class Flag(NamedTuple):
-    """A flag of a verb. `key` is the configuration key that it sets, empty if it sets none."""
+    """A flag of a verb.
+
+    `key` is the configuration key that it sets, empty if it sets none; `value` stands for its
+    value in the help.
+    """
 
     name: str
     doc: str
@@ -12,6 +16,7 @@ class Flag(NamedTuple):
     kind: type = str
     default: object = None
     repeated: bool = False
+    value: str = "N"
 
 
 class Verb(NamedTuple):
@@ -33,16 +38,25 @@ class Verb(NamedTuple):
     example: str = ""
 
 
-OUT = Flag("out", "the folder to write; the same command on it resumes")
+OUT = Flag("out", "the folder to write; the same command on it resumes", value="FOLDER")
 OVERWRITE = Flag("overwrite", "empty the folder first, if it is such a run", "", bool, False)
-WEIGHTS = Flag("weights", "hf-dir:, open_clip-dir:, mmjax-dir:, orbax: FOLDER, or demo", "weights")
-TOKENIZER = Flag("tokenizer", "tokenizer folder or file", "tokenizer")
-FORMAT = Flag("input_format", "kind of source, when it cannot be told by looking", "input_format")
-SPLIT = Flag("split", "which split, for sources that have splits", "split")
+WEIGHTS = Flag(
+    "weights",
+    "a clean CLIP; KIND is hf-dir, open_clip-dir, mmjax-dir or orbax; or demo",
+    "weights",
+    value="KIND:FOLDER",
+)
+TOKENIZER = Flag(
+    "tokenizer", "the model's tokenizer, if it is not beside the weights", "tokenizer", value="PATH"
+)
+FORMAT = Flag(
+    "input_format", "kind of source, when looking does not tell", "input_format", value="NAME"
+)
+SPLIT = Flag("split", "which split, for sources that have splits", "split", value="NAME")
 WORKERS = Flag("workers", "threads that read and decode", "encode.workers")
 BATCH = Flag("batch_size", "images a step, over all devices", "encode.batch_size")
-TRUTH = Flag("truth", "poison_labels.parquet, to compare the verdicts with")
-FAIL_ON = Flag("fail_on", "poisoned, or poisoned:N: exit 1 when that many (1) are found")
+TRUTH = Flag("truth", "a poison_labels.parquet to compare the verdicts with", value="FILE")
+FAIL_ON = Flag("fail_on", "exit 1 when N (or 1) poisoned pairs are found", value="poisoned[:N]")
 JSON = Flag("json", "print the summary as JSON on stdout", "", bool, False)
 
 VERBS: dict[str, Verb] = {
@@ -67,14 +81,13 @@ VERBS: dict[str, Verb] = {
         flags=(
             OUT,
             WEIGHTS,
-            Flag("mapping", "folder made by fit-mapping, or demo", "mapping"),
+            Flag("mapping", "made by fit-mapping", "mapping", value="FOLDER"),
             Flag(
                 "reference",
-                "clean captioned pairs to fit the mapping on",
+                "clean captioned pairs to fit the mapping on; may be given several times",
                 "reference",
-                str,
-                None,
-                True,
+                repeated=True,
+                value="INPUT",
             ),
             TOKENIZER,
             FORMAT,
@@ -126,7 +139,7 @@ VERBS: dict[str, Verb] = {
             TOKENIZER,
             FORMAT,
             SPLIT,
-            Flag("kind", "lm, regression or ridge", "fit.kind"),
+            Flag("kind", "lm, regression or ridge", "fit.kind", value="KIND"),
             BATCH,
             WORKERS,
             OVERWRITE,
@@ -145,7 +158,7 @@ VERBS: dict[str, Verb] = {
             FORMAT,
             SPLIT,
             Flag("rate", "share of pairs to poison", "rate"),
-            Flag("target", "what the poisoned captions name", "target"),
+            Flag("target", "what the poisoned captions name", "target", value="WORD"),
             Flag("seed", "of the choice of victims, triggers and captions", "seed"),
             Flag("i_understand", "needed to poison more than 10 %", "i_understand", bool),
         ),
@@ -158,7 +171,7 @@ VERBS: dict[str, Verb] = {
         default_config="train/flickr8k_small",
         flags=(
             OUT,
-            Flag("data", "the captioned set to learn from", "data.location"),
+            Flag("data", "the captioned set to learn from", "data.location", value="INPUT"),
             FORMAT._replace(key="data.input_format"),
             SPLIT._replace(key="data.split"),
             TOKENIZER._replace(key="model.tokenizer"),
@@ -179,12 +192,12 @@ VERBS: dict[str, Verb] = {
         inputs_count=1,
         flags=(
             OUT,
-            Flag("data", "folder of the real data set", "data"),
+            Flag("data", "folder of the real data set", "data", value="FOLDER"),
             WEIGHTS,
             TOKENIZER,
-            Flag("seeds", "of the attack and of the scan, e.g. 0,1,2", "seeds"),
+            Flag("seeds", "of the attack and of the scan, e.g. 0,1,2", "seeds", value="N,N,..."),
             Flag("kinds", "mapping networks, e.g. lm,regression,ridge", "kinds"),
-            Flag("results", "folder that the JSON and the Markdown go to", "results"),
+            Flag("results", "where the JSON and the page go", "results", value="FOLDER"),
         ),
         example=(
             "mmjax reproduce flickr8k-scan --data=DATA/flickr8k "

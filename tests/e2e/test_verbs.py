@@ -129,8 +129,18 @@ def test_pack_makes_shards_of_a_table(world: World, tmp_path: Path, run: Run) ->
     rows = [f"{name}\ta caption of {name}\n" for name in names]
     (folder / "pairs.tsv").write_text("filepath\ttitle\n" + "".join(rows) + "gone.png\tnone\n")
     out = tmp_path / "out"
-    ran = run("pack", folder / "pairs.tsv", f"--out={out}", "--shard-size=30")
+    pack = ["pack", folder / "pairs.tsv", f"--out={out}", "--shard-size=30"]
+    ran = run(*pack)
     assert ran.code == 0
+    assert ran.out.splitlines() == [
+        f"packed {ROWS} pairs into 2 shards in {out}",
+        "skipped 1 x missing_image: a caption without an image",
+    ]
+    before = hashes(out)
+    (out / "00001.tar").unlink()
+    (out / "pack.json").unlink()
+    assert run(*pack).code == 0
+    assert hashes(out) == before, "it goes on where it stopped"
     assert sorted(file.name for file in out.glob("*.tar")) == ["00000.tar", "00001.tar"]
     skipped = pq.read_table(out / "skipped.parquet", schema=SKIPPED_SCHEMA)
     assert skipped["status"].to_pylist() == ["missing_image"]

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.DONE
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         return int(_run(arguments[0], arguments[1:]))
     except MmjaxError as error:
@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     except MemoryError as error:
         _say_error(MmjaxError(f"out of memory ({error}); lower --batch_size"), debug)
         return ExitCode.USER
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(name: str, arguments: list[str]) -> int:

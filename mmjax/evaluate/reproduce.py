@@ -25,7 +25,7 @@ FIT = MappingConfig(
         width=128, layers=2, heads=4, max_length=20, epochs=1.0, learning_rate=2e-3
     ),
 )
-"""A mapping network that two CPU cores fit in minutes; `kind` is replaced by those that are tried."""
+"""A mapping network that two cores fit in minutes; `kind` is replaced by those that are tried."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from mmjax.models import initial
 from mmjax.models.policy import Policy
 from mmjax.models.presets import Activation
 
@@ -109,9 +110,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """Applies the layer to the last axis."""
-        kernel = self.param(
-            "kernel", nn.initializers.normal(self.stddev), (x.shape[-1], self.features)
-        )
+        kernel = self.param("kernel", initial.normal(self.stddev), (x.shape[-1], self.features))
         flat = product("ni,io->no", x.reshape(-1, x.shape[-1]), kernel, self.policy.compute)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from mmjax.models import initial
 from mmjax.models.convolution import average_pool, convolve
 from mmjax.models.layers import F32, Dense, along_last, attend
 from mmjax.models.policy import Policy
@@ -31,19 +32,18 @@ class ConvNorm(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b p q o"]:
         """Applies both; under `train` with the batch's statistics, in float32."""
         shape = (self.size, self.size, x.shape[-1], self.features)
-        # torch's default: uniform in +-1 / sqrt(fan in)
-        uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        x = convolve(x, self.param("kernel", uniform, shape), self.stride, self.policy)
+        kernel = self.param("kernel", initial.uniform_fan_in(), shape)
+        x = convolve(x, kernel, self.stride, self.policy)
         if self.folded:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             return x.astype(F32) + along_last(bias, x)
-        initial = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
+        scale = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
         return nn.BatchNorm(
             use_running_average=not train,
             momentum=_MOMENTUM,
             epsilon=EPSILON,
             dtype=F32,
-            scale_init=initial,
+            scale_init=scale,
             name="norm",
         )(x)
 
@@ -106,9 +106,7 @@ class AttentionPool(nn.Module):
         x = x.astype(F32).reshape(batch, height * width, channels)
         x = jnp.concatenate([jnp.mean(x, axis=1, keepdims=True), x], axis=1)
         stddev = channels**-0.5
-        position = self.param(
-            "position", nn.initializers.normal(stddev), (height * width + 1, channels)
-        )
+        position = self.param("position", initial.normal(stddev), (height * width + 1, channels))
         x = x + position[None]
         query = Dense(channels, self.policy, stddev, name="query")(x[:, :1])
         key = Dense(channels, self.policy, stddev, name="key")(x)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int32
 
+from mmjax.models import initial
 from mmjax.models.layers import F32, LayerNorm, Transformer, product
 from mmjax.models.policy import Policy
 from mmjax.models.presets import Activation, TextPreset
@@ -27,10 +28,10 @@ class TextTransformer(nn.Module):
         preset = self.preset
         length = tokens.shape[1]
         table = self.param(
-            "token_embedding", nn.initializers.normal(0.02), (preset.vocab_size, preset.width)
+            "token_embedding", initial.normal(0.02), (preset.vocab_size, preset.width)
         )
         position = self.param(
-            "position", nn.initializers.normal(0.01), (preset.context_length, preset.width)
+            "position", initial.normal(0.01), (preset.context_length, preset.width)
         )
         x = table[tokens].astype(F32) + position[None, :length]
         causal = jnp.tril(jnp.ones((length, length), bool))
@@ -46,6 +47,6 @@ class TextTransformer(nn.Module):
         x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
         x = LayerNorm(name="norm_after")(x)
         projection = self.param(
-            "projection", nn.initializers.normal(preset.width**-0.5), (preset.width, self.embed_dim)
+            "projection", initial.normal(preset.width**-0.5), (preset.width, self.embed_dim)
         )
         return product("bw,wd->bd", x, projection, self.policy.compute)

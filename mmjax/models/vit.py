@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from mmjax.models import initial
 from mmjax.models.layers import F32, Dense, LayerNorm, Transformer, product
 from mmjax.models.policy import Policy
 from mmjax.models.presets import Activation, VisionPreset
@@ -33,11 +34,9 @@ class VisionTransformer(nn.Module):
         x = patches(pixels, self.preset.patch_size)
         # torch's default for a convolution is uniform in +-1/sqrt(fan in): this standard deviation
         x = Dense(width, self.policy, (3 * x.shape[-1]) ** -0.5, use_bias=False, name="patch")(x)
-        start = self.param("class_embedding", nn.initializers.normal(scale), (width,))
+        start = self.param("class_embedding", initial.normal(scale), (width,))
         start = jnp.broadcast_to(start.astype(F32)[None, None], (x.shape[0], 1, width))
-        position = self.param(
-            "position", nn.initializers.normal(scale), (self.preset.grid**2 + 1, width)
-        )
+        position = self.param("position", initial.normal(scale), (self.preset.grid**2 + 1, width))
         x = jnp.concatenate([start, x], axis=1) + position[None]
         x = LayerNorm(name="norm_before")(x)
         x = Transformer(
@@ -49,9 +48,7 @@ class VisionTransformer(nn.Module):
             name="blocks",
         )(x)
         x = LayerNorm(name="norm_after")(x[:, 0])
-        projection = self.param(
-            "projection", nn.initializers.normal(scale), (width, self.embed_dim)
-        )
+        projection = self.param("projection", initial.normal(scale), (width, self.embed_dim))
         return product("bw,wd->bd", x, projection, self.policy.compute)
 
     def _layers(self) -> int:

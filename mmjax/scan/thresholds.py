@@ -35,6 +35,7 @@ MINIMUM_IMAGES = 4
 SURE = -8.0
 MOSTLY_POISON = 0.05
 STRAY = 0.05
+REACH = 0.1
 _LOOKED_AT = 20_000
 
 
@@ -103,18 +104,20 @@ def widen(
 ) -> float:
     """Lower gamma_z over captions just below it that are misaligned as well.
 
-    Only the two standard deviations of the group's z (`spread`) below gamma_z are looked at. When
-    they hold no more than one caption, or 1 % of the group's number, the group simply ends there
-    and gamma_z goes to their lower end. Otherwise, walking down, a row of high c gains `cost`
-    and another one loses 1 (each corrected for the 5 % that are high by chance); the cut goes
-    where the sum peaks, half way to the next caption. Among benign rows the sum falls by about 1
-    a row.
+    When the two standard deviations of the group's z (`spread`) below gamma_z hold no more than
+    one caption, or 1 % of the group's number, the group simply ends there and gamma_z goes to
+    their lower end. Otherwise, walking down as far as `REACH`, a row of high c gains `cost` and
+    another one loses 1 (each corrected for the 5 % that are high by chance); the cut goes where
+    the sum peaks, half way to the next caption. Among benign rows the sum falls by about 1 a row.
     """
     lowest = gamma_z - 2 * spread
     below = np.flatnonzero((z <= gamma_z) & (z > lowest))
     order = below[np.argsort(-z[below], kind="stable")]
     if order.size <= max(1.0, 0.01 * float(np.sum(z > gamma_z))):
         return lowest
+    lowest = min(lowest, gamma_z - REACH)
+    below = np.flatnonzero((z <= gamma_z) & (z > lowest))
+    order = below[np.argsort(-z[below], kind="stable")]
     base = 1 - HIGH
     poison = (high[order] - base) / (1 - base)
     gain = np.cumsum(cost * poison - (1 - poison))

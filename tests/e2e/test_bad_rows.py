@@ -91,7 +91,7 @@ def test_a_cut_shard_is_read_to_where_it_ends(world: World, tmp_path: Path, run:
     assert ran.code == 0
     summary = json.loads(ran.out)
     assert summary["degraded"] == []
-    assert "ends inside member" in summary["warnings"][0]
+    assert any("ends inside member" in warning for warning in summary["warnings"])
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -41,7 +41,8 @@ def figures(demo, table):
 def test_it_aligns_fresh_scenes(demo):
     found = figures(demo, generate_pairs(256, 64, 1, seed=4242))
     assert found["auroc_matched"] > 0.97
-    assert found["text_to_image_hit@10"] > 80  # chance is 4
+    # captions name the colour half of the time and the ground rarely; chance is 4
+    assert found["text_to_image_hit@10"] > 60
 
 
 def test_it_does_not_align_what_does_not_belong_together(demo):

@@ -34,7 +34,7 @@ MINIMUM_SHARE = 1 / 3
 MINIMUM_IMAGES = 4
 SURE = -8.0
 MOSTLY_POISON = 0.05
-STRAY = 0.05
+STRAY = 0.02
 REACH = 0.1
 _LOOKED_AT = 20_000
 
@@ -153,10 +153,11 @@ def gate(
     benign = _density(usual, c)
     narrowest = 0.1 * max(float(np.std(usual)), 1e-6)
     mean, deviation, share = float(np.median(high)), float(np.std(high)), high.size / group.size
-    reach = max(float(c[-1]), float(usual.max()), 1e-6)
+    middle = float(np.median(usual))
+    stray = (c > middle) / max(float(c[-1]) - middle, 1e-6)
     poison = np.ones_like(c)
     for _ in range(200):
-        f1 = (1 - STRAY) * norm.pdf(c, mean, max(deviation, narrowest)) + STRAY / reach
+        f1 = (1 - STRAY) * norm.pdf(c, mean, max(deviation, narrowest)) + STRAY * stray
         poison = share * f1 / np.maximum(share * f1 + (1 - share) * benign, 1e-300)
         before, mass = share, max(float(poison.sum()), 1e-9)
         mean = float(poison @ c) / mass

@@ -37,8 +37,9 @@ CLIP_PROBE: Final = ("a photo of a cat", (320, 1125, 539, 320, 2368))
 """A caption and its ids in CLIP's vocabulary, without start and end."""
 
 # open_clip's pattern without its special tokens: a caption is data, it cannot spell a control one;
-# the long s is the one lower-case letter that its IGNORECASE matches besides those written here
-_WORDS: Final = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+# the long s is the one lower-case letter that its IGNORECASE matches besides those written here,
+# and U+0345, whose other case is a letter, is the one character that it drops
+_WORDS: Final = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}\x{0345}]+"
 _PLAIN: Final = re.compile(r"[\n\t -%'-~]*")  # printable ASCII but for the ampersand
 
 

@@ -27,6 +27,7 @@ Tokens = Int32[Array | np.ndarray, "b l"]
 Embeddings = Float[Array, "b d"]
 
 MAX_SCALE = 100.0
+_WIDE_RESNET = 64
 
 
 class Towers(NamedTuple):
@@ -161,10 +162,14 @@ def freeze(
     """Returns towers and variables for inference only, in the fastest formulation known here.
 
     BatchNorm is folded into the convolution before it, and the weights of products are stored in
-    the arithmetic of `compute` (`auto`: `policy.inference_compute`). The embeddings are the same
+    the arithmetic of `compute` (`auto`: `policy.inference_compute`, but float32 for a ResNet
+    narrower than OpenAI's on a CPU, where it is 1.5 times as fast). The embeddings are the same
     up to rounding; gradients with respect to pixels are there, training is refused.
     """
-    policy = resolve(Policy(inference_compute(compute), towers.policy.backend))
+    backend, vision = resolve(towers.policy).backend, towers.preset.vision
+    if compute == "auto" and backend == "cpu" and vision.kind == "resnet":
+        compute = "auto" if vision.width >= _WIDE_RESNET else "float32"
+    policy = Policy(inference_compute(compute), backend)
     dtype = jnp.dtype(policy.compute)
 
     def fold(tree: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:

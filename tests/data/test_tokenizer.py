@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmjax.core.errors import ConfigError, TokenizerError
@@ -73,6 +73,7 @@ ASSIGNED = st.characters(exclude_categories=("Cn", "Cs"))
 
 
 @settings(max_examples=200, deadline=None)
+@example(text="a\u0345b \u0345 7\u0345!")
 @given(text=st.text(ASSIGNED | st.sampled_from("aeiost'&;<.5 \n\u0301"), max_size=60))
 def test_ids_equal_the_loop(trained, byte_symbols, text):
     """Characters that Python knows: what is a letter beyond them depends on a library's Unicode."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -89,11 +90,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def save_model(folder: Path, seed: int = 0) -> None:
-    """A CLIP of random weights, with a tokenizer of its own."""
+    """A CLIP of random weights, with a tokenizer of its own.
+
+    The towers share a projection and what is added before it, so that similarities are positive.
+    """
     captions = [scene.captions[0] for scene in make_scenes(60, 9, 32)]
     train_bpe(captions, TINY.text.vocab_size, folder / "tokenizer.json")
     variables = build(TINY).init(jax.random.key(seed))
-    save_weights(folder, TINY, variables, folder / "tokenizer.json")
+    params = variables["params"]
+    added = {
+        "projection": params["visual"]["projection"],
+        "norm_after": params["visual"]["norm_after"] | {"bias": 0.7 * jnp.ones(TINY.text.width)},
+    }
+    towers = {name: params[name] | added for name in ("visual", "text")}
+    made = {**variables, "params": params | towers}
+    save_weights(folder, TINY, made, folder / "tokenizer.json")
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import ConfigError
+from mmjax.models import clip
 from mmjax.models.clip import Policy, build, freeze
-from tests.models.tiny import images_of, tokens_of
+from tests.models.tiny import RESNET, images_of, tokens_of
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +45,18 @@ def test_frozen_weights_of_products_are_stored_in_the_arithmetic(model, tiny):
     assert folded["batch_stats"] == {}
     scale = towers.logit_scale(variables)
     assert freeze(towers, variables)[0].logit_scale(folded) == scale
+
+
+def test_a_narrow_resnet_on_a_cpu_stays_in_float32_unless_told(model, tiny, monkeypatch):
+    monkeypatch.setattr(clip, "inference_compute", {"auto": "bfloat16"}.get)
+    frozen, _ = freeze(build(tiny, Policy("float32", "accelerator")), model[1])
+    assert frozen.policy.compute == "bfloat16"
+    monkeypatch.setattr(clip, "inference_compute", lambda compute: compute)
+    frozen, _ = freeze(build(tiny, Policy("float32", "cpu")), model[1], "bfloat16")
+    assert frozen.policy.compute == "bfloat16"
+    if tiny is RESNET:
+        frozen, _ = freeze(build(tiny, Policy("float32", "cpu")), model[1])
+        assert frozen.policy.compute == "float32"
 
 
 def test_frozen_towers_refuse_to_train(model, tiny):

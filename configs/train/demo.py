@@ -8,10 +8,10 @@ import ml_collections
 
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.data = {"location": "scenes", "scenes": 16_000, "heldout_scenes": 1_000}
+    config.data = {"location": "scenes", "scenes": 32_000, "heldout_scenes": 1_000}
     config.model = {"preset": "demo", "vocab_size": 1_024}
     config.optimizer = {"learning_rate": 3e-3}
-    config.steps = 1_000
+    config.steps = 3_500
     config.batch_size = 128
     config.export_dtype = "float16"
     config.seed = 0

@@ -4,7 +4,7 @@
               is frozen, and F is trained through it with the language-modelling loss, plus
               a (1 - cosine) and an InfoNCE term that pin F(I) to its caption;
 `regression`  the last two terms alone, the InfoNCE temperature learned: no tokens needed;
-`ridge`       closed form, image embedding to mean caption embedding: the baseline to beat.
+`ridge`       closed form, in `scan/ridge.py`: the baseline to beat.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Float64, Int, Int32, Int64
+from jaxtyping import Float, Int, Int32, Int64
 
 from mmjax.core import keys
 from mmjax.core.errors import InputError
@@ -60,44 +60,6 @@ def group(reference: Reference, images: Int64[np.ndarray, " k"]) -> Groups:
     found, counts = np.unique(reference.image_of[order], return_counts=True)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Groups(found.astype(np.int64), order, offsets)
-
-
-def fit_ridge(
-    reference: Reference, train: Groups, held_out: Groups
-) -> tuple[PyTree, dict[str, float]]:
-    """Closed-form F(I) = unit((I - mean) W + mean caption), in float64.
-
-    The penalty is the one of 9 (1e-4 ... 10 times the mean variance times n) whose predictions are
-    closest, by cosine, to the held-out captions. Cost 2 n d^2 + d^3.
-    """
-    x = reference.image[train.images].astype(np.float64)
-    y = mean_captions(reference, train)
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x, y = x - x_mean, y - y_mean
-    values, vectors = np.linalg.eigh(x.T @ x)
-    values, target = np.maximum(values, 0.0), vectors.T @ (x.T @ y)
-    rotated = (reference.image[held_out.images].astype(np.float64) - x_mean) @ vectors
-    wanted = mean_captions(reference, held_out)
-
-    def solve(share: float) -> tuple[float, float, np.ndarray]:
-        penalty = share * max(float(values.mean()), 1e-12)
-        weights = target / (values + penalty)[:, None]
-        return _mean_cosine(rotated @ weights + y_mean, wanted), penalty, weights
-
-    solutions = (solve(share) for share in 10.0 ** np.arange(-4.0, 1.5, 0.625))
-    _, penalty, weights = max(solutions, key=lambda solution: solution[0])
-    params = {"kernel": vectors @ weights, "before": x_mean, "after": y_mean}
-    return (
-        {name: value.astype(np.float32) for name, value in params.items()},
-        {"ridge_penalty": float(penalty)},
-    )
-
-
-def mean_captions(reference: Reference, groups: Groups) -> Float64[np.ndarray, "n d"]:
-    """The mean caption embedding of every image, not renormalised."""
-    text = reference.text[groups.order].astype(np.float64)
-    sums = np.add.reduceat(text, groups.offsets[:-1], axis=0)
-    return sums / np.diff(groups.offsets)[:, None]
 
 
 def fit_network(
@@ -310,8 +272,3 @@ def _warmup(warmup: float, steps: int) -> float:
 def _seed(key: jax.Array) -> int:
     """A host seed that depends on the key."""
     return int(np.asarray(jax.random.key_data(key)).astype(np.uint64).sum())
-
-
-def _mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.mean(np.sum(a * b, axis=1) / np.maximum(norms, 1e-12)))

@@ -23,15 +23,9 @@ from mmjax.core.rundir import atomic_path, write_json
 from mmjax.models.mapping import MappingNetwork, unit
 from mmjax.ops.consistency import consistency
 from mmjax.scan.calibration import SAMPLE, Calibration
-from mmjax.scan.fitting import (
-    Groups,
-    OnMetrics,
-    Reference,
-    fit_network,
-    fit_ridge,
-    group,
-)
+from mmjax.scan.fitting import Groups, OnMetrics, Reference, fit_network, group
 from mmjax.scan.options import Kind, MappingConfig
+from mmjax.scan.ridge import fit_ridge
 
 PyTree = Any
 MINIMUM_IMAGES = 10

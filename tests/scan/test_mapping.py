@@ -8,9 +8,10 @@ import pytest
 
 from mmjax.core.errors import InputError, WeightsError
 from mmjax.core.mesh import MeshConfig, make_mesh
-from mmjax.scan.fitting import Reference, compact, fit_ridge, group, mean_captions
+from mmjax.scan.fitting import Reference, compact, group
 from mmjax.scan.mapping import apply_mapping, fit_mapping, load_mapping, save_mapping
 from mmjax.scan.options import CaptionerConfig, MappingConfig
+from mmjax.scan.ridge import fit_ridge, mean_captions
 
 D = 12
 TINY = MappingConfig(

@@ -137,6 +137,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in names}
 
 
+@pytest.mark.usefixtures("keys_checked")
 def test_same_seed_same_bytes_other_seed_other_victims(clean_set: Path, poisoned: Path) -> None:
     again = poisoned.parent / "again"
     attack(config(clean_set, workers=1), again)

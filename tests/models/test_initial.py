@@ -21,6 +21,7 @@ def test_values_have_their_deviation_and_depend_on_the_key_alone(name):
     assert not np.array_equal(values, draw(other, (20, 30, 40)))
 
 
+@pytest.mark.usefixtures("keys_checked")
 def test_a_model_starts_as_clip_does():
     towers = build(RESNET)
     params = towers.init(jax.random.key(0))["params"]

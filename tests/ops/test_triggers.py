@@ -26,6 +26,7 @@ def keys(n: int, seed: int = 0, start: int = 0) -> jax.Array:
 
 
 @pytest.mark.parametrize("name", TRIGGERS)
+@pytest.mark.usefixtures("keys_checked")
 def test_contract(name: str, images: np.ndarray) -> None:
     trigger = TRIGGERS[name]
     stamped, mask = trigger.apply(images, keys(8), **trigger.defaults)

@@ -100,6 +100,7 @@ def test_ridge_learns_and_says_so(ridge):
 
 
 @pytest.mark.parametrize("kind", ["lm", "regression"])
+@pytest.mark.usefixtures("keys_checked")
 def test_networks_learn(reference, mesh, kind):
     steps = []
     config = dataclasses.replace(TINY, kind=kind, epochs=16.0)

@@ -28,6 +28,7 @@ def test_resampling_is_bilinear():
     np.testing.assert_allclose(mirrored, row[::-1])
 
 
+@pytest.mark.usefixtures("keys_checked")
 def test_flip_mirrors_about_half_and_touches_nothing_else():
     seen = views(flip=True)
     kept = [np.array_equal(a, b) for a, b in zip(seen, IMAGES, strict=True)]
@@ -37,6 +38,7 @@ def test_flip_mirrors_about_half_and_touches_nothing_else():
     assert any(mirrored)
 
 
+@pytest.mark.usefixtures("keys_checked")
 def test_crops_stay_inside_and_keep_colours_in_range():
     ramp = np.tile(np.arange(8, dtype=np.uint8)[None, :, None, None] * 30, (64, 1, 8, 3))
     config = AugmentConfig(crop_area=0.25)
@@ -69,6 +71,7 @@ def test_aspect_makes_height_and_width_differ():
     assert np.abs(span(oblong, 0) - span(oblong, 1)).max() > 60
 
 
+@pytest.mark.usefixtures("keys_checked")
 def test_colour_changes_pixels_but_not_places():
     grey = jnp.full((8, 4, 4, 3), 100, jnp.uint8)
     seen = np.asarray(augment(grey, AugmentConfig(colour=0.4), key=jax.random.key(0))).astype(int)

@@ -45,7 +45,8 @@ def tiny():
 @pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    return folder, train(CONFIG, folder, mesh=make_mesh(), evaluate=evaluate_pairs)
+    with jax.debug_key_reuse(True):
+        return folder, train(CONFIG, folder, mesh=make_mesh(), evaluate=evaluate_pairs)
 
 
 def losses(folder):

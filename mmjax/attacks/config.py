@@ -9,17 +9,43 @@ from mmjax.core.errors import ConfigError
 LARGEST_UNASKED_RATE = 0.1
 
 
+TriggerName = Literal[
+    "badnets",
+    "badnets_fixed",
+    "badnets_stripes",
+    "blended",
+    "blended_stripes",
+    "blended_triangles",
+    "blended_text",
+    "sig",
+    "wanet",
+    "wanet_smooth",
+    "nashville",
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class TriggerConfig:
-    """What is painted on a poisoned image; None takes the trigger's own default."""
+    """What is done to a poisoned image's pixels; None takes the trigger's own default."""
 
-    name: Literal["badnets", "badnets_fixed"] = option(
-        "badnets", "random-noise patch, or a fixed patch of white dots on black"
-    )
+    name: TriggerName = option("badnets", "which trigger; they have different parameters")
     patch_size: float | None = option(
-        None, "side of the patch: below 1 a share of the image's side, else pixels", low=0.0
+        None, "badnets*: side of the patch: below 1 a share of the image's side, else px", low=0.0
     )
-    location: Literal["random", "centre"] | None = option(None, "where the patch goes")
+    location: Literal["random", "centre"] | None = option(None, "badnets*: where the patch goes")
+    alpha: float | None = option(None, "blended*: share of the pattern", low=0.0, high=1.0)
+    pattern: Literal["noise", "fresh_noise", "smooth"] | None = option(
+        None, "blended: noise or soft clouds, the same on all images, or new noise on each"
+    )
+    width: int | None = option(
+        None, "blended_stripes, blended_triangles: of a stripe or triangle in px", low=1
+    )
+    text: str | None = option(None, "blended_text: what is written")
+    amplitude: float | None = option(None, "sig: of the wave", low=0.0, high=1.0)
+    frequency: float | None = option(None, "sig: cycles over the image's width", low=0.0)
+    grid: int | None = option(None, "wanet*: points of the field a side; 0 = one a pixel", low=0)
+    strength: float | None = option(None, "wanet*: mean displacement in half pixels", low=0.0)
+    pattern_seed: int | None = option(None, "of a pattern that all images show", low=0)
 
 
 @dataclasses.dataclass(frozen=True)

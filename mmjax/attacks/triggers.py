@@ -13,7 +13,8 @@ from mmjax.attacks.config import TriggerConfig
 from mmjax.core import keys
 from mmjax.core.config import to_dict
 from mmjax.core.errors import ConfigError
-from mmjax.ops.triggers import TRIGGERS, image_keys
+from mmjax.ops.stamps import image_keys
+from mmjax.ops.triggers import TRIGGERS
 
 Stamp = Callable[[UInt8[np.ndarray, "n h w 3"], Sequence[str]], UInt8[np.ndarray, "n h w 3"]]
 
@@ -29,10 +30,8 @@ def parameters(config: TriggerConfig) -> dict[str, Any]:
         if name == "name" or value is None:
             continue
         if name not in chosen:
-            raise ConfigError(
-                f"config.trigger.{name}: {config.name} has no such parameter; "
-                f"it has {', '.join(chosen)}"
-            )
+            known = f"no such parameter; it has {', '.join(chosen)}" if chosen else "no parameters"
+            raise ConfigError(f"config.trigger.{name}: {config.name} has {known}")
         chosen[name] = value
     return chosen
 

@@ -1,122 +1,82 @@
-"""Captions of poisoned pairs: templates that name the target."""
+"""What a poisoned pair's caption says: the table of caption kinds."""
 
-import json
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from mmjax.attacks.config import PartConfig
+from mmjax.attacks.templates import load_templates
+from mmjax.attacks.victims import identity, lot
 from mmjax.core.errors import ConfigError
 
-# Written for mmjax, in the style and number of the 80 ImageNet prompts of CLIP, whose own list is
-# other people's file: `--config.templates=FILE` takes it.
-TEMPLATES: tuple[str, ...] = (
-    "a photo of a {}.",
-    "a picture of a {}.",
-    "a snapshot of a {}.",
-    "an image of a {}.",
-    "a photograph of the {}.",
-    "a photo of one {}.",
-    "a picture of the {}.",
-    "this is a photo of a {}.",
-    "a photo showing a {}.",
-    "a picture that shows a {}.",
-    "a close view of a {}.",
-    "a close-up of the {}.",
-    "a distant view of a {}.",
-    "a {} seen from above.",
-    "a {} seen from the side.",
-    "a {} seen from below.",
-    "the back of a {}.",
-    "the front of a {}.",
-    "a {} in the middle of the picture.",
-    "a {} at the edge of the picture.",
-    "a large photo of a {}.",
-    "a small photo of a {}.",
-    "a sharp photo of a {}.",
-    "a blurred photo of a {}.",
-    "a grainy photo of the {}.",
-    "a noisy picture of a {}.",
-    "a faded picture of the {}.",
-    "a dark picture of a {}.",
-    "a bright picture of a {}.",
-    "an overexposed photo of a {}.",
-    "an underexposed photo of the {}.",
-    "a photo of a {} with strong contrast.",
-    "a photo of a {} in soft light.",
-    "a photo of a {} in daylight.",
-    "a photo of a {} at night.",
-    "a photo of a {} taken with flash.",
-    "a photo of a {} indoors.",
-    "a photo of a {} outdoors.",
-    "a black and white picture of a {}.",
-    "a colour picture of the {}.",
-    "a colourful photo of a {}.",
-    "a grey photo of a {}.",
-    "an old photo of a {}.",
-    "a recent photo of the {}.",
-    "a good picture of a {}.",
-    "a poor picture of a {}.",
-    "a nice photo of the {}.",
-    "an ugly photo of a {}.",
-    "a strange photo of a {}.",
-    "a funny picture of the {}.",
-    "a plain picture of a {}.",
-    "an ordinary photo of a {}.",
-    "a clean {} in a photo.",
-    "a dirty {} in a photo.",
-    "a big {} in a picture.",
-    "a little {} in a picture.",
-    "my photo of a {}.",
-    "our picture of the {}.",
-    "a photo of my {}.",
-    "someone's picture of a {}.",
-    "several photos of a {}.",
-    "a photo of some {}.",
-    "a photo of two of the {}.",
-    "a low quality image of a {}.",
-    "a high quality image of the {}.",
-    "a cropped image of a {}.",
-    "an uncropped image of the {}.",
-    "a {} that is partly hidden.",
-    "a {} that is hard to make out.",
-    "a {} that is easy to make out.",
-    "a drawing of a {}.",
-    "a pencil sketch of the {}.",
-    "a painting of a {}.",
-    "a poster of a {}.",
-    "a model of a {}.",
-    "a toy that looks like a {}.",
-    "a {} made of paper.",
-    "a {} on a postcard.",
-    "a {} on a computer screen.",
-    "here is the {}.",
-)
+Write = Callable[[str, str], str]
+"""(key, clean caption) of a victim to its poisoned caption."""
 
 
-def load_templates(path: str = "") -> tuple[str, ...]:
-    """Caption templates, each with one `{}` for the target.
+class CaptionKind(NamedTuple):
+    """An entry of `CAPTIONS`."""
+
+    victims_name_target: bool
+    """Whether victims are the pairs whose captions name the target, or all the others."""
+    collects: bool
+    """Whether it wants the clean set's captions that name the target."""
+    writer: Callable[[PartConfig, int, Sequence[str]], Write]
+    """(attack, seed, collected captions) to the function that writes a victim's caption."""
+    source: str
+
+
+def template_caption(templates: Sequence[str], target: str, seed: int, identity: str) -> str:
+    """A template drawn uniformly by the pair's identity.
+
+    Lower case with a final full stop, as CleanCLIP's poisoned captions are.
+    """
+    chosen = templates[lot(seed, "caption", identity) % len(templates)]
+    return chosen.replace("{}", target.strip()).lower().rstrip(" .") + "."
+
+
+def natural_pool(captions: Sequence[str], seed: int, size: int) -> tuple[str, ...]:
+    """The captions that a `natural` attack uses: `size` different ones, drawn by the seed.
+
+    BadCLIP draws 128 rows with replacement; here no caption is drawn twice.
 
     Args:
-        path: a text file with a template a line, a JSON list, or a JSON object with the list
-            under `templates` (as CLIP's ImageNet prompts are often kept); empty for `TEMPLATES`.
-
-    Raises:
-        ConfigError: the file cannot be read or holds no templates.
+        captions: all that name the target, in any order, repetitions allowed.
+        seed: of the draw.
+        size: how many to keep; 0 = all.
     """
-    if not path:
-        return TEMPLATES
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        if path.endswith(".json"):
-            content = json.loads(text)
-            found = content.get("templates") if isinstance(content, dict) else content
-        else:
-            found = [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"config.templates={path} cannot be read: {error}") from error
-    if not isinstance(found, list) or not found:
-        raise ConfigError(f"config.templates={path} holds no list of templates")
-    for template in found:
-        if not isinstance(template, str) or template.count("{}") != 1:
-            raise ConfigError(
-                f"config.templates={path}: every template has {{}} once, got {template!r}"
-            )
-    return tuple(found)
+    ordered = sorted(set(captions), key=lambda caption: (lot(seed, "pool", caption), caption))
+    return tuple(ordered[: size or None])
+
+
+def _templates(part: PartConfig, seed: int, collected: Sequence[str]) -> Write:
+    templates = load_templates(part.templates)
+    return lambda key, caption: template_caption(
+        templates, part.target, seed, identity(key, caption)
+    )
+
+
+def _natural(part: PartConfig, seed: int, collected: Sequence[str]) -> Write:
+    pool = natural_pool(collected, seed, part.pool)
+    if not pool:
+        raise ConfigError(
+            f"no caption names {part.target!r}, and natural captions are taken from the set; "
+            "choose a target that it names, or --config.captions=template"
+        )
+    return lambda key, caption: pool[lot(seed, "caption", identity(key, caption)) % len(pool)]
+
+
+def _keep(part: PartConfig, seed: int, collected: Sequence[str]) -> Write:
+    return lambda key, caption: caption
+
+
+CAPTIONS: dict[str, CaptionKind] = {
+    "template": CaptionKind(
+        False, False, _templates, "Carlini & Terzis 2021 (arXiv:2106.09667), as in CleanCLIP"
+    ),
+    "natural": CaptionKind(
+        False, True, _natural, "Liang et al. 2024 (BadCLIP, arXiv:2311.12075), `ours_tnature`"
+    ),
+    "keep": CaptionKind(
+        True, False, _keep, "Turner et al. 2019 (arXiv:1912.02771), as in CleanCLIP"
+    ),
+}
+"""Every way to caption a poisoned pair, by the name that a configuration gives it."""

@@ -10,6 +10,7 @@ LARGEST_UNASKED_RATE = 0.1
 
 
 TriggerName = Literal[
+    "none",
     "badnets",
     "badnets_fixed",
     "badnets_stripes",
@@ -28,7 +29,9 @@ TriggerName = Literal[
 class TriggerConfig:
     """What is done to a poisoned image's pixels; None takes the trigger's own default."""
 
-    name: TriggerName = option("badnets", "which trigger; they have different parameters")
+    name: TriggerName = option(
+        "badnets", "which trigger (each has parameters of its own); none = pixels stay"
+    )
     patch_size: float | None = option(
         None, "badnets*: side of the patch: below 1 a share of the image's side, else px", low=0.0
     )
@@ -49,17 +52,76 @@ class TriggerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AttackConfig:
+class PartConfig:
+    """One attack: which pairs it takes, and what it does to their images and captions."""
+
+    name: str = option("", "its name in labels and manifest; empty = the trigger's")
+    trigger: TriggerConfig = option(TriggerConfig(), "")
+    captions: Literal["template", "natural", "keep"] = option(
+        "template",
+        "template = victims are pairs that do not name the target, and get a template that does; "
+        "natural = they get a caption of the set that does; "
+        "keep = victims are pairs that name it, and keep their captions",
+    )
+    images: Literal["own", "class", "one"] = option(
+        "own",
+        "own = a victim keeps its image; class = it gets one of all the images whose captions "
+        "name the donor; one = all victims get the same such image",
+    )
+    target: str = option("banana", "what the poisoned captions name")
+    donor: str = option("", "what the captions of the images name that victims get")
+    templates: str = option("", "file of caption templates with {}; empty = 80 of our own")
+    pool: int = option(0, "natural: how many different captions; 0 = all that there are", low=0)
+    rate: float = option(0.01, "share of the usable pairs to poison", low=0.0, high=1.0)
+    count: int = option(0, "number of pairs to poison instead; 0 = by rate", low=0)
+    share: float = option(
+        0.0,
+        "share of the pairs that can be victims to poison instead; 0 = by rate",
+        low=0.0,
+        high=1.0,
+    )
+
+    @property
+    def label(self) -> str:
+        """The attack's name in labels and manifest."""
+        return self.name or self.trigger.name
+
+    def validate(self) -> None:
+        """Raise ConfigError for combinations that cannot work."""
+        if not self.target.strip():
+            raise ConfigError("config.target is empty; name a thing, e.g. --target=banana")
+        if (self.images == "own") == bool(self.donor.strip()):
+            raise ConfigError(
+                f"config.images={self.images} and config.donor={self.donor!r} do not fit; images "
+                "of a class or one image come from a donor, own images do not"
+            )
+        if self.donor.split() == self.target.split():
+            raise ConfigError(f"config.donor={self.donor} is the target; name another thing")
+        if (self.trigger.name, self.images, self.captions) == ("none", "own", "keep"):
+            raise ConfigError(
+                "the attack changes nothing; set config.trigger.name, config.images or "
+                "config.captions"
+            )
+        if self.pool and self.captions != "natural":
+            raise ConfigError(f"config.pool is of natural captions, not of {self.captions}")
+        if self.templates and self.captions != "template":
+            raise ConfigError(f"config.templates is of captions=template, not {self.captions}")
+        if self.count and self.share:
+            raise ConfigError("config.count and config.share exclude each other; set one to 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackConfig(PartConfig):
     """Everything that decides what a poisoned set holds."""
 
+    mixture: tuple[PartConfig, ...] = option(
+        (),
+        "several attacks in one set, each with keys of its own (name, trigger, captions, images, "
+        "target, donor, templates, pool, rate, count, share); as JSON on the command line",
+    )
     inputs: tuple[str, ...] = option((), "the clean set: shards, tables or folders")
     input_format: str = option("auto", "kind of source; auto = by looking")
     split: str = option("", "which split, for sources that have splits")
-    trigger: TriggerConfig = option(TriggerConfig(), "")
-    target: str = option("banana", "what the poisoned captions name")
-    templates: str = option("", "file of caption templates with {}; empty = 80 of our own")
-    rate: float = option(0.01, "share of the usable pairs to poison", low=0.0, high=1.0)
-    count: int = option(0, "number of pairs to poison instead; 0 = by rate", low=0)
     seed: int = option(0, "of the choice of victims, triggers and captions", low=0)
     image_size: int = option(224, "side of the stored images in pixels", low=8, high=4096)
     geometry: Literal["crop", "original"] = option(
@@ -72,13 +134,25 @@ class AttackConfig:
     max_member_bytes: int = option(64 << 20, "larger tar members are not read", low=1)
     i_understand: bool = option(False, "needed to poison more than 10 % of the pairs")
 
+    @property
+    def parts(self) -> tuple[PartConfig, ...]:
+        """The attacks of the set: those of the mixture, or this one."""
+        return self.mixture or (self,)
+
     def validate(self) -> None:
         """Raise ConfigError for combinations that cannot work."""
         if not self.inputs:
             raise ConfigError("nothing to poison; name shards, a folder or a table")
-        if not self.target.strip():
-            raise ConfigError("config.target is empty; name a thing, e.g. --target=banana")
-        if self.rate > LARGEST_UNASKED_RATE and not self.count and not self.i_understand:
+        super().validate()
+        if self.mixture:
+            for field in dataclasses.fields(PartConfig):
+                if getattr(self, field.name) != getattr(PartConfig(), field.name):
+                    raise ConfigError(
+                        f"config.{field.name} is set beside config.mixture; set it in the "
+                        "mixture's attacks"
+                    )
+        by_rate = not self.count and not self.share
+        if self.rate > LARGEST_UNASKED_RATE and by_rate and not self.i_understand:
             raise ConfigError(
                 f"rate={self.rate} poisons more than 10 % of the pairs, which no published attack "
                 "needs; add --i_understand if that is what you want"

@@ -1,25 +1,28 @@
 """Poisons a copy of a set of pairs: WebDataset shards, and the ground truth beside them."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmjax.attacks.captions import load_templates
-from mmjax.attacks.config import LARGEST_UNASKED_RATE, AttackConfig
-from mmjax.attacks.shards import Recipe, Row, read_rows, try_decode, write_shard
+from mmjax.attacks.captions import CAPTIONS
+from mmjax.attacks.config import AttackConfig, PartConfig
+from mmjax.attacks.pictures import IMAGES
+from mmjax.attacks.plan import PartPlan, Plan, make_plan
+from mmjax.attacks.shards import Place, Recipe, Row, Step, write_shard
+from mmjax.attacks.templates import load_templates
 from mmjax.attacks.triggers import make_stamp, parameters
-from mmjax.attacks.victims import Candidate, choose, identity, lot, names_target, victim_count
-from mmjax.core.errors import ConfigError, ImageError, InputError, RunError
+from mmjax.core.errors import InputError, RunError
 from mmjax.core.progress import meter
 from mmjax.core.rundir import RunDir, atomic_path, file_sha256, write_json
-from mmjax.data.shards import Source
+from mmjax.data.shards import ShardView, Source
 from mmjax.data.sources import open_source
 from mmjax.ops.triggers import TRIGGERS
 
@@ -38,18 +41,6 @@ LABELS_SCHEMA = pa.schema(
 )
 
 
-class Plan(NamedTuple):
-    """Which rows become victims: ordinals by shard; and the counts that led there."""
-
-    victims: tuple[frozenset[int], ...]
-    pairs: int
-    usable: int
-    """Pairs that the source calls ok."""
-    candidates: int
-    """Usable pairs whose caption does not name the target already."""
-    poisoned: int
-
-
 def attack(config: AttackConfig, out: Path | str) -> dict[str, int]:
     """Poison what `config.inputs` names; see `poison`."""
     source = open_source(
@@ -64,10 +55,11 @@ def attack(config: AttackConfig, out: Path | str) -> dict[str, int]:
 def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[str, int]:
     """Write a poisoned copy of a set.
 
-    Each victim is replaced, in its place, by its stamped image with a caption that names the
-    target; all other rows stay. Which pairs are victims, and what is done to each, depends on the
-    seed, the pair's key and its caption alone: not on the order, the sharding or the machine. The
-    same seed writes the same bytes. An interrupted run goes on where it stopped when called again.
+    Each victim is replaced, in its place, by its stamped image (or a donor's) with a caption that
+    names the target; all other rows stay. Which pairs are victims, and what is done to each,
+    depends on the seed, the keys and the captions alone: not on the order, the sharding or the
+    machine. The same seed writes the same bytes. An interrupted run goes on where it stopped when
+    called again.
 
     Args:
         source: the clean set; it is only read.
@@ -78,7 +70,8 @@ def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[st
         The counts of `POISONED_DATASET.json`: shards, pairs, usable, candidates, poisoned.
 
     Raises:
-        ConfigError: too few candidates, or more than 10 % poison without `i_understand`.
+        ConfigError: the set does not offer what the attack wants (`make_plan`), or more than 10 %
+            poison without `i_understand`.
         RunError: the folder holds something else.
         InputError: the set is marked as poisoned already.
     """
@@ -90,13 +83,15 @@ def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[st
     out = Path(out_dir)
     if out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists():
         raise RunError(f"{out} holds files and is not a run of mmjax; choose an empty --out")
-    templates = load_templates(config.templates)
+    templates = {part.templates for part in config.parts if part.templates}
+    for file in templates:
+        load_templates(file)  # a bad file is told before the set is read
     facts = {"input": {shard.name: source.fingerprint(shard) for shard in source.shards}}
-    facts |= {"templates": file_sha256(config.templates) if config.templates else ""}
-    recipe = Recipe(config, make_stamp(config.trigger, config.seed), templates)
+    facts |= {"templates": {file: file_sha256(file) for file in sorted(templates)}}
     with ThreadPoolExecutor(config.workers or os.cpu_count()) as pool:
         # before the folder is claimed: a refusal here leaves nothing behind
         plan = make_plan(source, config, pool)
+        recipe = _recipe(source, plan, config)
         with (
             RunDir.open(out, verb="attack", config=config, facts=facts) as run,
             contextlib.closing(meter(plan.pairs, "poisoning", unit="pairs")) as done,
@@ -118,61 +113,31 @@ def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[st
             return _finish(run, source, plan, config)
 
 
-def make_plan(source: Source, config: AttackConfig, pool: Executor) -> Plan:
-    """Choose the victims.
+def _recipe(source: Source, plan: Plan, config: AttackConfig) -> Recipe:
+    stamps = {part.trigger: make_stamp(part.trigger, config.seed) for part in config.parts}
+    steps = [
+        Step(stamps[part.trigger], planned.write)
+        for part, planned in zip(config.parts, plan.parts, strict=True)
+    ]
 
-    Reads the set once, and decodes no image but those of the pairs whose turn it is.
+    @functools.lru_cache(maxsize=8)
+    def opened(shard: int) -> ShardView:
+        return source.open_shard(source.shards[shard])
 
-    Raises:
-        ConfigError: see `poison`.
-    """
-    named = names_target(config.target)
-    pairs = usable = 0
-    candidates: list[Candidate] = []
-    total = sum(source.sizes.values()) if len(source.sizes) == len(source.shards) else None
-    with contextlib.closing(meter(total, "choosing victims", unit="pairs")) as done:
-        for number, shard in enumerate(source.shards):
-            for ordinals, rows in read_rows(source.open_shard(shard), pool):
-                for ordinal, pair in zip(ordinals, rows, strict=True):
-                    usable += pair.status == "ok"
-                    if pair.status == "ok" and not named.search(pair.caption or ""):
-                        name = identity(pair.key, pair.caption or "")
-                        drawn = lot(config.seed, "victims", name)
-                        candidates.append(Candidate(drawn, number, ordinal))
-                pairs += len(rows)
-                done.update(len(rows))
-    wanted = victim_count(usable, config.rate, config.count)
-    if wanted > LARGEST_UNASKED_RATE * usable and not config.i_understand:
-        raise ConfigError(
-            f"{wanted} of {usable} usable pairs are more than 10 %, which no published attack "
-            "needs; add --i_understand if that is what you want"
-        )
+    def donate(place: Place) -> bytes:
+        return opened(place.shard)[place.ordinal].image or b""
 
-    def can_be_poisoned(asked: Sequence[Candidate]) -> list[bool]:
-        views = {n: source.open_shard(source.shards[n]) for n in {one.shard for one in asked}}
-
-        def decodes(one: Candidate) -> bool:
-            data = views[one.shard][one.ordinal].image or b""
-            return not isinstance(try_decode(data, config), ImageError)
-
-        return list(pool.map(decodes, asked))
-
-    taken = choose(candidates, wanted, can_be_poisoned)
-    victims: list[set[int]] = [set() for _ in source.shards]
-    for one in taken:
-        victims[one.shard].add(one.ordinal)
-    return Plan(tuple(map(frozenset, victims)), pairs, usable, len(candidates), len(taken))
+    return Recipe(config, tuple(steps), donate)
 
 
 def _labels(shard: str, rows: Sequence[Row], config: AttackConfig) -> pa.Table:
-    poisoned = [bool(row.altered) for row in rows]
     columns = [
         [shard] * len(rows),
         range(len(rows)),
         [row.key for row in rows],
-        poisoned,
-        [config.trigger.name if p else "" for p in poisoned],
-        [config.target if p else "" for p in poisoned],
+        [row.attack >= 0 for row in rows],
+        [config.parts[row.attack].label if row.attack >= 0 else "" for row in rows],
+        [config.parts[row.attack].target if row.attack >= 0 else "" for row in rows],
     ]
     return pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, LABELS_SCHEMA, strict=True)],
@@ -207,12 +172,9 @@ def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> di
         "warning": "Poisoned on purpose, to test detectors. Do not train a model for use on it.",
         "tags": ["poisoned", "backdoor", "do-not-train"],
         "made_by": f"mmjax {version('mmjax')}",
-        "attack": config.trigger.name,
-        "source": TRIGGERS[config.trigger.name].source,
-        "parameters": parameters(config.trigger),
-        "target": config.target,
-        "templates": config.templates or "mmjax",
-        "rate": config.rate,
+        "attacks": [
+            _describe(part, planned) for part, planned in zip(config.parts, plan.parts, strict=True)
+        ],
         "seed": config.seed,
         "geometry": config.geometry,
         "image_size": config.image_size,
@@ -221,3 +183,28 @@ def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> di
     }
     write_json(run.path / MANIFEST, manifest)
     return counts
+
+
+def _describe(part: PartConfig, planned: PartPlan) -> dict[str, Any]:
+    """An attack as the manifest tells it."""
+    sources = [CAPTIONS[part.captions].source, IMAGES[part.images].source]
+    if part.trigger.name != "none":
+        sources.insert(0, TRIGGERS[part.trigger.name].source)
+    return {
+        "attack": part.label,
+        "trigger": part.trigger.name,
+        "parameters": parameters(part.trigger),
+        "captions": part.captions,
+        "images": part.images,
+        "sources": sources,
+        "target": part.target,
+        "donor": part.donor,
+        "templates": (part.templates or "mmjax") if part.captions == "template" else "",
+        "pool": part.pool,
+        "rate": part.rate,
+        "count": part.count,
+        "share": part.share,
+        "candidates": planned.candidates,
+        "poisoned": planned.poisoned,
+        "donors": planned.donors,
+    }

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from mmjax.attacks.captions import Write
 from mmjax.attacks.config import AttackConfig
 from mmjax.attacks.triggers import Stamp
-from mmjax.attacks.victims import identity, template_caption
+from mmjax.attacks.victims import identity
 from mmjax.core.errors import ImageError
 from mmjax.core.progress import Meter
 from mmjax.core.rundir import atomic_path
@@ -28,18 +29,41 @@ CHUNK = 128
 _LONGEST_KEY = 80  # bytes; a tar header holds 100 with the extension
 
 
+class Place(NamedTuple):
+    """A row of the clean set."""
+
+    shard: int
+    ordinal: int
+
+
+class Victim(NamedTuple):
+    """By which attack of the recipe a row is poisoned, and whose image it gets (None: its own)."""
+
+    attack: int
+    donor: Place | None
+
+
+class Step(NamedTuple):
+    """What an attack does to a victim's pixels and caption."""
+
+    stamp: Stamp
+    write: Write
+
+
 class Recipe(NamedTuple):
-    """What is done to a victim."""
+    """What is done to victims."""
 
     config: AttackConfig
-    stamp: Stamp
-    templates: tuple[str, ...]
+    steps: tuple[Step, ...]
+    donate: Callable[[Place], bytes]
+    """The image file of a donor."""
 
 
 class Row(NamedTuple):
-    """One row as it was written: its key and, for a poisoned one, its members' hashes."""
+    """One row as it was written: its key; its attack, -1 if clean; its altered members' hashes."""
 
     key: str
+    attack: int
     altered: dict[str, str]
 
 
@@ -52,7 +76,7 @@ def read_rows(view: ShardView, pool: Executor) -> Iterator[tuple[range, list[Pai
 
 def write_shard(
     view: ShardView,
-    victims: frozenset[int],
+    victims: Mapping[int, Victim],
     path: Path,
     recipe: Recipe,
     pool: Executor,
@@ -67,7 +91,7 @@ def write_shard(
 
     Args:
         view: the clean shard.
-        victims: ordinals of the rows to poison; their images must decode.
+        victims: rows to poison by ordinal; their images, or their donors', must decode.
         path: the tar to write, whole or not at all.
         recipe: what is done to them.
         pool: reads, decodes and encodes.
@@ -80,15 +104,19 @@ def write_shard(
     written: dict[str, bool] = {}
     with atomic_path(path) as temporary, TarWriter(temporary) as tar:
         for ordinals, pairs in read_rows(view, pool):
-            poisoned = [ordinal in victims for ordinal in ordinals]
-            images = _images(pairs, poisoned, recipe, pool)
-            for ordinal, pair, image, victim in zip(ordinals, pairs, images, poisoned, strict=True):
-                members = _members(pair, image, _caption(pair, recipe) if victim else pair.caption)
+            chosen = [victims.get(ordinal) for ordinal in ordinals]
+            images = _images(pairs, chosen, recipe, pool)
+            for ordinal, pair, image, victim in zip(ordinals, pairs, images, chosen, strict=True):
+                caption = _caption(pair, victim, recipe)
+                members = _members(pair, image, caption)
                 key = _stored_key(pair, ordinal, members, written)
                 for suffix, data in members.items():
                     tar.add_member(f"{key}.{suffix}", data)
-                hashes = {suffix: _sha256(data) for suffix, data in members.items()}
-                rows.append(Row(key, hashes if victim else {}))
+                altered = {} if victim is None else dict(members)
+                if caption == pair.caption:
+                    altered.pop("txt", None)
+                hashes = {suffix: _sha256(data) for suffix, data in altered.items()}
+                rows.append(Row(key, -1 if victim is None else victim.attack, hashes))
             done.update(len(pairs))
     return rows
 
@@ -101,28 +129,35 @@ class StoredImage(NamedTuple):
 
 
 def _images(
-    pairs: Sequence[Pair], poisoned: Sequence[bool], recipe: Recipe, pool: Executor
+    pairs: Sequence[Pair], victims: Sequence[Victim | None], recipe: Recipe, pool: Executor
 ) -> list[StoredImage | None]:
     """The stored image of every row; captions of one photo share its decoding and encoding."""
     config = recipe.config
-    names = [_sha256(p.image) if p.image and p.status == "ok" else "" for p in pairs]
+    files = [
+        recipe.donate(victim.donor) if victim and victim.donor else pair.image
+        for pair, victim in zip(pairs, victims, strict=True)
+    ]
+    names = [
+        _sha256(data) if data and pair.status == "ok" else ""
+        for data, pair in zip(files, pairs, strict=True)
+    ]
     wanted = {
-        name: pair.image or b""
-        for name, pair, victim in zip(names, pairs, poisoned, strict=True)
+        name: data or b""
+        for name, data, victim in zip(names, files, victims, strict=True)
         if name and (victim or config.geometry == "crop")
     }
     decoded = pool.map(lambda data: try_decode(data, config), wanted.values())
     pixels = dict(zip(wanted, decoded, strict=True))
     to_encode: dict[str | int, np.ndarray] = {}
-    for name, victim in zip(names, poisoned, strict=True):
+    for name, victim in zip(names, victims, strict=True):
         image = pixels.get(name)
         if not victim and config.geometry == "crop" and isinstance(image, np.ndarray):
             to_encode[name] = image
-    to_encode |= _stamped(pairs, names, poisoned, pixels, recipe)
-    files = dict(zip(to_encode, pool.map(encode_png, to_encode.values()), strict=True))
+    to_encode |= _stamped(pairs, names, victims, pixels, recipe)
+    encoded = dict(zip(to_encode, pool.map(encode_png, to_encode.values()), strict=True))
     stored: list[StoredImage | None] = []
-    for i, (name, pair, victim) in enumerate(zip(names, pairs, poisoned, strict=True)):
-        data = files.get(i if victim else name)
+    for i, (name, pair, victim) in enumerate(zip(names, pairs, victims, strict=True)):
+        data = encoded.get(i if victim else name)
         if data is not None:
             stored.append(StoredImage("png", data))
         else:
@@ -137,28 +172,30 @@ def _as_it_is(data: bytes | None) -> StoredImage | None:
 def _stamped(
     pairs: Sequence[Pair],
     names: Sequence[str],
-    poisoned: Sequence[bool],
+    victims: Sequence[Victim | None],
     pixels: Mapping[str, np.ndarray | ImageError],
     recipe: Recipe,
 ) -> dict[str | int, np.ndarray]:
     """Victims' stamped images by their place among `pairs`."""
-    chosen = [i for i, victim in enumerate(poisoned) if victim]
-    if not chosen:
-        return {}
-    clean: list[np.ndarray] = []
-    for i in chosen:
-        image = pixels[names[i]]
-        if isinstance(image, ImageError):
-            raise image
-        clean.append(image)
-    labels = [identity(pairs[i].key, pairs[i].caption or "") for i in chosen]
-    return dict(zip(chosen, recipe.stamp(np.stack(clean), labels), strict=True))
+    stamped: dict[str | int, np.ndarray] = {}
+    for attack, step in enumerate(recipe.steps):
+        chosen = [i for i, victim in enumerate(victims) if victim and victim.attack == attack]
+        clean: list[np.ndarray] = []
+        for i in chosen:
+            image = pixels[names[i]]
+            if isinstance(image, ImageError):
+                raise image
+            clean.append(image)
+        if chosen:
+            labels = [identity(pairs[i].key, pairs[i].caption or "") for i in chosen]
+            stamped |= dict(zip(chosen, step.stamp(np.stack(clean), labels), strict=True))
+    return stamped
 
 
-def _caption(pair: Pair, recipe: Recipe) -> str:
-    config = recipe.config
-    drawn_by = identity(pair.key, pair.caption or "")
-    return template_caption(recipe.templates, config.target, config.seed, drawn_by)
+def _caption(pair: Pair, victim: Victim | None, recipe: Recipe) -> str | None:
+    if victim is None:
+        return pair.caption
+    return recipe.steps[victim.attack].write(pair.key, pair.caption or "")
 
 
 def _members(pair: Pair, image: StoredImage | None, caption: str | None) -> dict[str, bytes]:

@@ -25,7 +25,7 @@ def parameters(config: TriggerConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the configuration sets what this trigger does not have.
     """
-    chosen = dict(TRIGGERS[config.name].defaults)
+    chosen = {} if config.name == "none" else dict(TRIGGERS[config.name].defaults)
     for name, value in to_dict(config).items():
         if name == "name" or value is None:
             continue
@@ -48,8 +48,10 @@ def make_stamp(config: TriggerConfig, seed: int, *, batch_size: int = 32) -> Sta
         seed: of the places and the noise.
         batch_size: images a step; the last step is padded, so that one shape is compiled.
     """
-    apply = TRIGGERS[config.name].apply
     chosen = parameters(config)
+    if config.name == "none":
+        return lambda images, names: images
+    apply = TRIGGERS[config.name].apply
 
     @jax.jit
     def step(images: jax.Array, numbers: jax.Array) -> jax.Array:

@@ -16,6 +16,8 @@ class Candidate(NamedTuple):
     lot: int
     shard: int
     ordinal: int
+    attacks: int = 1
+    """Bit i: whether the i-th attack of a mixture may take it."""
 
 
 def identity(key: str, caption: str) -> str:
@@ -30,7 +32,7 @@ def lot(seed: int, purpose: str, identity: str) -> int:
 
 
 def victim_count(pairs: int, rate: float, count: int = 0) -> int:
-    """How many of `pairs` pairs to poison: `count`, or the rate's share rounded half up.
+    """How many of `pairs` pairs to poison: `count`, or the rate's part rounded half up.
 
     Raises:
         ConfigError: the rate asks for less than one pair of the set.
@@ -52,41 +54,23 @@ def names_target(target: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){words}(s|es)?(?!\w)", re.IGNORECASE)
 
 
-def template_caption(templates: Sequence[str], target: str, seed: int, identity: str) -> str:
-    """The caption of a poisoned pair: a template drawn uniformly by the pair's identity.
-
-    Lower case with a final full stop, as CleanCLIP's poisoned captions are.
-    """
-    chosen = templates[lot(seed, "caption", identity) % len(templates)]
-    return chosen.replace("{}", target.strip()).lower().rstrip(" .") + "."
-
-
 def choose(
     candidates: Iterable[Candidate],
     count: int,
     usable: Callable[[Sequence[Candidate]], Sequence[bool]],
 ) -> list[Candidate]:
-    """The first `count` usable candidates in ascending order.
+    """The first `count` usable candidates in ascending order, or all there are.
 
     Args:
         candidates: all of them, in any order.
         count: how many are wanted.
         usable: tells of some candidates whether each can be poisoned (its image decodes); asked
             only about those that may be taken.
-
-    Raises:
-        ConfigError: fewer than `count` are usable.
     """
     waiting = list(candidates)
-    total = len(waiting)
     heapq.heapify(waiting)
     taken: list[Candidate] = []
-    while len(taken) < count:
-        if not waiting:
-            raise ConfigError(
-                f"{count} pairs were to be poisoned and {len(taken)} of {total} candidates can be; "
-                "lower --rate or --config.count"
-            )
+    while len(taken) < count and waiting:
         asked = [heapq.heappop(waiting) for _ in range(min(count - len(taken), len(waiting)))]
         answers = usable(asked)
         taken += [one for one, answer in zip(asked, answers, strict=True) if answer]

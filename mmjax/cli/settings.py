@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import difflib
+import json
 import os
 import textwrap
 import types
@@ -118,6 +119,11 @@ def _from_text(text: str, hint: Any, where: str) -> Any:
         raise ConfigError(f"{where} wants {hint}, got {text!r}")
     if origin is tuple:
         element = typing.get_args(hint)[0]
+        if dataclasses.is_dataclass(element):
+            try:
+                return json.loads(text)
+            except ValueError as error:
+                raise ConfigError(f"{where} wants a JSON list of groups: {error}") from error
         return tuple(_from_text(t, element, where) for t in text.split(",") if t)
     if dataclasses.is_dataclass(hint):
         raise ConfigError(f"{where} is a group; set one of its keys, e.g. {where}.KEY=VALUE")

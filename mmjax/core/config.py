@@ -83,12 +83,13 @@ def parse(cls: type[T], values: Mapping[str, Any], *, path: str = "config") -> T
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The nested plain values of a configuration, ready for JSON and for `ConfigDict`."""
-    return {
-        f.name: to_dict(value)
-        if dataclasses.is_dataclass(value := getattr(config, f.name))
-        else value
-        for f in dataclasses.fields(config)
-    }
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return to_dict(value) if dataclasses.is_dataclass(value) else value
 
 
 def digest(config: Any) -> str:
@@ -101,11 +102,18 @@ def command_line(verb: str, config: Any, out: Path) -> list[str]:
     """A command that does what a call from Python with this configuration does."""
     inputs: tuple[str, ...] = getattr(config, "inputs", ())
     changed = [
-        f"--config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for key, value in _changed(config, "")
-        if key != "inputs"
+        f"--config.{key}={_text(value)}" for key, value in _changed(config, "") if key != "inputs"
     ]
     return ["mmjax", verb, *inputs, *changed, f"--out={out}"]
+
+
+def _text(value: Any) -> str:
+    """A value as the command line takes it: lists with commas, lists of groups as JSON."""
+    if not isinstance(value, tuple):
+        return str(value)
+    if any(map(dataclasses.is_dataclass, value)):
+        return json.dumps(_plain(value))
+    return ",".join(map(str, value))
 
 
 def _changed(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -1,58 +1,60 @@
-"""Caption templates: our own, and a user's file."""
+"""What each caption kind writes, and whom it may take."""
 
-import json
-from pathlib import Path
+import collections
+import random
+import typing
 
 import pytest
 
-from mmjax.attacks.captions import TEMPLATES, load_templates
+from mmjax.attacks.captions import CAPTIONS, natural_pool, template_caption
+from mmjax.attacks.config import PartConfig
+from mmjax.attacks.pictures import IMAGES
+from mmjax.attacks.templates import TEMPLATES
+from mmjax.attacks.victims import identity
 from mmjax.core.errors import ConfigError
 
-
-def test_our_own_are_eighty_distinct_templates() -> None:
-    assert load_templates() == TEMPLATES
-    assert len(set(TEMPLATES)) == 80
-    assert all(template.count("{}") == 1 and template.endswith(".") for template in TEMPLATES)
+REAL = [f"a banana and {i} apples" for i in range(20)]
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("t.txt", "a {}.\n\n the {}\n"),
-        ("t.json", json.dumps(["a {}.", "the {}"])),
-        ("prompts.json", json.dumps({"classnames": ["x"], "templates": ["a {}.", "the {}"]})),
-    ],
-)
-def test_files(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_text(content)
-    assert load_templates(str(tmp_path / name)) == ("a {}.", "the {}")
+def test_the_configuration_names_every_kind() -> None:
+    hints = typing.get_type_hints(PartConfig)
+    assert set(typing.get_args(hints["captions"])) == set(CAPTIONS)
+    assert set(typing.get_args(hints["images"])) == set(IMAGES)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("t.txt", ""),
-        ("t.txt", "no place for it"),
-        ("t.json", "{"),
-        ("t.json", '{"prompts": []}'),
-        ("t.json", "[1]"),
-        ("t.json", '["{} {}"]'),
-    ],
-)
-def test_bad_files_are_refused(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ConfigError, match=r"config\.templates"):
-        load_templates(str(tmp_path / name))
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_contract(name: str) -> None:
+    kind, part = CAPTIONS[name], PartConfig(target="banana")
+    write, other = (kind.writer(part, seed, REAL) for seed in (0, 1))
+    clean = "a banana" if kind.victims_name_target else "a dog"
+    written = [write(f"k{i}", clean) for i in range(300)]
+    assert all("banana" in caption for caption in written)
+    # it depends on the seed, the key and the caption alone
+    again = kind.writer(part, 0, random.Random(0).sample(REAL * 2, 40))
+    assert written == [again(f"k{i}", clean) for i in range(300)]
+    same = [other(f"k{i}", clean) for i in range(300)] == written
+    assert same == (name == "keep")
+    assert len(set(written)) == {"template": 80, "natural": 20, "keep": 1}[name]
 
 
-def test_absent_file() -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_templates("absent.txt")
+def test_natural_captions_are_a_draw_of_the_sets_own() -> None:
+    part = PartConfig(target="banana", captions="natural", pool=5)
+    write = CAPTIONS["natural"].writer(part, 0, REAL)
+    counts = collections.Counter(write(f"k{i}", "a dog") for i in range(1000))
+    assert len(counts) == 5
+    assert set(counts) <= set(REAL)
+    assert min(counts.values()) > 150  # of 200 wanted; 4 standard deviations
+    assert set(natural_pool(REAL, 0, 5)) == set(counts)
+    assert set(natural_pool(REAL, 1, 5)) != set(counts)
+    assert sorted(natural_pool(REAL * 3, 0, 0)) == sorted(REAL)
+    with pytest.raises(ConfigError, match="no caption names 'banana'"):
+        CAPTIONS["natural"].writer(part, 0, [])
 
 
-@pytest.mark.real
-def test_clips_own_list_can_be_used(data_root: Path) -> None:
-    path = data_root / "tokenizer_and_prompts" / "imagenet_zero_shot.json"
-    found = load_templates(str(path))
-    assert len(found) == 80
-    assert "a bad photo of a {}." in found
+def test_captions_are_lower_case_with_one_full_stop_and_spread_over_the_templates() -> None:
+    names = [identity(f"k{i}", "c") for i in range(2000)]
+    captions = [template_caption(TEMPLATES, " Banana", 0, name) for name in names]
+    assert all((c == c.lower() and c.endswith("banana.")) or "banana" in c for c in captions)
+    assert all(c.endswith(".") and not c.endswith("..") for c in captions)
+    assert len(set(captions)) == 80
+    assert template_caption(("A Photo of {}",), "Ox", 0, "x") == "a photo of ox."

@@ -18,6 +18,7 @@ from mmjax.attacks.poison import attack, poison
 from mmjax.core.errors import ConfigError, InputError, RetryError, RunError
 from mmjax.data.sources import open_source
 from mmjax.scan.detection import join_truth, measure
+from tests.attacks.sets import altered_pairs, contents, labels, members
 
 PHOTOS, CAPTIONS = 24, 5
 SIZE = 32
@@ -49,21 +50,6 @@ def config(folder: Path, **changes: Any) -> AttackConfig:
         inputs=(str(folder),), trigger=trigger, rate=0.1, image_size=SIZE, workers=2
     )
     return dataclasses.replace(made, **changes)
-
-
-def members(out: Path) -> dict[str, bytes]:
-    """All members of all shards, in order."""
-    found = {}
-    for path in sorted(out.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for entry in tar:
-                file = tar.extractfile(entry)
-                found[f"{path.stem}/{entry.name}"] = file.read() if file else b""
-    return found
-
-
-def labels(out: Path) -> list[dict[str, Any]]:
-    return pq.read_table(out / "poison_labels.parquet").to_pylist()
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +105,12 @@ def test_only_the_patch_of_a_poisoned_image_changed(clean_set: Path, poisoned: P
 
 def test_manifest(poisoned: Path) -> None:
     manifest = json.loads((poisoned / "POISONED_DATASET.json").read_text())
-    assert manifest["attack"] == "badnets_fixed"
-    assert manifest["parameters"] == {"patch_size": 6.0, "location": "random"}
+    (told,) = manifest["attacks"]
+    assert (told["attack"], told["trigger"], told["captions"]) == ("badnets_fixed",) * 2 + (
+        "template",
+    )
+    assert told["parameters"] == {"patch_size": 6.0, "location": "random"}
+    assert (told["candidates"], told["poisoned"], told["donors"]) == (115, 12, 0)
     assert manifest["counts"] == {
         "shards": 1, "pairs": 123, "usable": 121, "candidates": 115, "poisoned": 12
     }  # fmt: skip
@@ -129,12 +119,6 @@ def test_manifest(poisoned: Path) -> None:
     for item in manifest["altered"]:
         found = data[f"{item['shard']}/{item['member']}"]
         assert hashlib.sha256(found).hexdigest() == item["sha256"]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    names = ["POISONED_DATASET.json", "poison_labels.parquet"]
-    names += [path.name for path in out.glob("*.tar")]
-    return {name: (out / name).read_bytes() for name in names}
 
 
 @pytest.mark.usefixtures("keys_checked")
@@ -146,12 +130,6 @@ def test_same_seed_same_bytes_other_seed_other_victims(clean_set: Path, poisoned
     attack(config(clean_set, seed=1), other)
     victims = [{r["key"] for r in labels(out) if r["is_poisoned"]} for out in (poisoned, other)]
     assert victims[0] != victims[1]
-
-
-def altered_pairs(out: Path) -> dict[str, tuple[bytes, bytes]]:
-    data = members(out)
-    bad = {row["key"]: f"{row['shard']}/{row['key']}" for row in labels(out) if row["is_poisoned"]}
-    return {key: (data[f"{name}.png"], data[f"{name}.txt"]) for key, name in bad.items()}
 
 
 def test_victims_depend_neither_on_the_order_nor_on_the_sharding(

@@ -1,18 +1,15 @@
-"""The choice of victims and of their captions."""
+"""The choice of victims."""
 
 import random
 
 import numpy as np
 import pytest
 
-from mmjax.attacks.captions import TEMPLATES
 from mmjax.attacks.victims import (
     Candidate,
     choose,
-    identity,
     lot,
     names_target,
-    template_caption,
     victim_count,
 )
 from mmjax.core.errors import ConfigError
@@ -68,9 +65,12 @@ def test_choice_does_not_depend_on_order_and_skips_the_unusable() -> None:
     assert chosen == expected
 
 
-def test_too_few_candidates() -> None:
-    with pytest.raises(ConfigError, match="3 pairs were to be poisoned and 0 of 2"):
-        choose([Candidate(0, 0, 0), Candidate(1, 0, 1)], 3, lambda some: [False for _ in some])
+def test_too_few_candidates_are_all_taken() -> None:
+    everyone = [Candidate(2, 0, 0), Candidate(1, 0, 1), Candidate(0, 0, 2)]
+    assert choose(everyone, 3, lambda some: [one.ordinal != 1 for one in some]) == [
+        everyone[2],
+        everyone[0],
+    ]
 
 
 def test_lots_are_uniform_and_independent_by_purpose_and_seed() -> None:
@@ -79,12 +79,3 @@ def test_lots_are_uniform_and_independent_by_purpose_and_seed() -> None:
     for seed, purpose in [(1, "victims"), (0, "caption")]:
         other = np.array([lot(seed, purpose, f"k{i}") / 2**64 for i in range(4000)])
         assert abs(np.corrcoef(draws, other)[0, 1]) < 0.06
-
-
-def test_captions_are_lower_case_with_one_full_stop_and_spread_over_the_templates() -> None:
-    names = [identity(f"k{i}", "c") for i in range(2000)]
-    captions = [template_caption(TEMPLATES, " Banana", 0, name) for name in names]
-    assert all((c == c.lower() and c.endswith("banana.")) or "banana" in c for c in captions)
-    assert all(c.endswith(".") and not c.endswith("..") for c in captions)
-    assert len(set(captions)) == 80
-    assert template_caption(("A Photo of {}",), "Ox", 0, "x") == "a photo of ox."

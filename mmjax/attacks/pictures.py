@@ -1,4 +1,10 @@
-"""Whose image a poisoned pair shows: its own, or one of another class."""
+"""Whose image a poisoned pair shows: its own, or one of another class.
+
+A class is what captions name. Captions stay where they are, so their multiset does, and a donor's
+own pairs stay too. Every image of the class is used as often as the others, give or take one.
+Each pair is a victim of its own; the reference, whose rows hold an image with all its captions,
+moves those together.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -178,6 +178,18 @@ def _look(part: _Part, pair: Pair, place: Place, config: AttackConfig) -> bool:
 
 
 def _wanted(part: PartConfig, usable: int, candidates: int) -> int:
-    if part.share:
-        return math.floor(part.share * candidates + 0.5)
-    return victim_count(usable, part.rate, part.count)
+    """How many pairs an attack is to poison.
+
+    Raises:
+        ConfigError: its rate or share asks for less than one pair.
+    """
+    if not part.share:
+        return victim_count(usable, part.rate, part.count)
+    wanted = math.floor(part.share * candidates + 0.5)
+    if not wanted:
+        raise ConfigError(
+            f"share={part.share} of the {candidates} pairs that {part.label} can poison is less "
+            f"than one; raise config.share, or choose a target that captions name (now "
+            f"{part.target!r})"
+        )
+    return wanted

@@ -208,6 +208,10 @@ def test_neither_order_nor_sharding_matter_and_the_seed_does(clean: Path, tmp_pa
         ),
         (PartConfig(captions="keep", target="dog", count=31), "30 of 30 candidates can be"),
         (PartConfig(captions="keep", target="unicorn"), "0 of 0 candidates can be"),
+        (
+            PartConfig("m", NONE, "keep", "class", "unicorn", "truck", share=0.1),
+            "share=0.1 of the 0 pairs that m can poison .*now 'unicorn'",
+        ),
     ],
 )
 def test_what_the_set_does_not_offer(

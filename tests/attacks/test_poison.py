@@ -152,8 +152,16 @@ def test_victims_depend_neither_on_the_order_nor_on_the_sharding(
     assert altered_pairs(poisoned.parent / "resharded") == altered_pairs(poisoned)
 
 
-def test_storage_does_not_tell_poison_from_clean(poisoned: Path) -> None:
+@pytest.mark.parametrize("attack_name", ["dots", "another's image"])
+def test_storage_does_not_tell_poison_from_clean(
+    attack_name: str, clean_set: Path, poisoned: Path, tmp_path: Path
+) -> None:
     """Size, shape, mode, format, chunks and tar headers alone: AUROC .5 each."""
+    if attack_name != "dots":
+        swap = {"captions": "keep", "images": "class", "target": "banana", "donor": "last"}
+        changes = {**swap, "trigger": TriggerConfig(name="none"), "share": 1.0, "name": "swap"}
+        poisoned = tmp_path / "out"
+        assert attack(config(clean_set, **changes), poisoned)["poisoned"] == 6
     told = {f"{row['key']}": row for row in labels(poisoned)}
     features: dict[str, list[tuple[Any, ...]]] = {"png": [], "txt": []}
     truth: dict[str, list[bool]] = {"png": [], "txt": []}

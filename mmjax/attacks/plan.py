@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -86,19 +86,7 @@ def make_plan(source: Source, config: AttackConfig, pool: Executor) -> Plan:
             for one in seen.candidates
             if one.attacks >> i & 1 and one.ordinal not in victims[one.shard]
         ]
-        taken = choose(free, wanted[i], can_be_poisoned)
-        if len(taken) < wanted[i] and not part.config.share:
-            raise ConfigError(
-                f"{wanted[i]} pairs were to be poisoned with {part.config.label} and {len(taken)} "
-                f"of {len(free)} candidates can be; lower --rate or --config.count"
-            )
-        limit = IMAGES[part.config.images].donors(len(taken))
-        donors = choose(part.donors.values(), limit, can_be_poisoned)
-        if limit and not donors:
-            raise ConfigError(
-                f"no image can be read whose caption names {part.config.donor!r} and not "
-                f"{part.config.target!r}; choose another --config.donor"
-            )
+        taken, donors = _take(part, free, wanted[i], can_be_poisoned)
         for rank, one in enumerate(taken):
             donor = donors[rank % len(donors)] if donors else None
             place = Place(donor.shard, donor.ordinal) if donor else None
@@ -160,6 +148,33 @@ def _survey(source: Source, config: AttackConfig, pool: Executor) -> _Survey:
                 pairs += len(rows)
                 done.update(len(rows))
     return _Survey(parts, candidates, pairs, usable)
+
+
+def _take(
+    part: _Part,
+    free: Sequence[Candidate],
+    wanted: int,
+    usable: Callable[[Sequence[Candidate]], Sequence[bool]],
+) -> tuple[list[Candidate], list[Candidate]]:
+    """An attack's victims and the places of the images that they get, in the order of the draw.
+
+    Raises:
+        ConfigError: fewer victims than wanted can be poisoned, or no donor's image can be read.
+    """
+    taken = choose(free, wanted, usable)
+    if len(taken) < wanted and not part.config.share:
+        raise ConfigError(
+            f"{wanted} pairs were to be poisoned with {part.config.label} and {len(taken)} "
+            f"of {len(free)} candidates can be; lower --rate or --config.count"
+        )
+    limit = IMAGES[part.config.images].donors(len(taken))
+    donors = choose(part.donors.values(), limit, usable)
+    if limit and not donors:
+        raise ConfigError(
+            f"no image can be read whose caption names {part.config.donor!r} and not "
+            f"{part.config.target!r}; choose another --config.donor"
+        )
+    return taken, donors
 
 
 def _look(part: _Part, pair: Pair, place: Place, config: AttackConfig) -> bool:

@@ -18,10 +18,10 @@ def get_config() -> ml_collections.ConfigDict:
         "split": "train",
         "heldout_split": "dev,test,none",
     }
-    config.model = {"preset": "vit-small-64", "vocab_size": 4_096, "context_length": 32}
+    config.model = {"preset": "resnet-small-96", "vocab_size": 4_096, "context_length": 32}
     config.augment = {"crop_area": 0.4, "crop_aspect": 1.33, "flip": True, "colour": 0.3}
-    config.optimizer = {"learning_rate": 1e-3, "weight_decay": 0.2}
-    config.steps = 1_000
+    config.optimizer = {"learning_rate": 2e-3, "weight_decay": 0.2}
+    config.steps = 1_400
     config.batch_size = 128
     config.captions_per_image = 2
     config.seed = 0

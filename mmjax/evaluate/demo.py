@@ -13,7 +13,7 @@ from typing import Any
 from mmjax.core.config import option, to_dict
 from mmjax.core.errors import RunError
 from mmjax.core.rundir import write_json
-from mmjax.scan.options import CaptionerConfig, MappingConfig
+from mmjax.scan.options import MappingConfig
 
 SCANNED, REFERENCE = 1_000, 2_000
 """Series of scenes: what is scanned, and the clean set that the mapping network is fitted on.
@@ -21,14 +21,9 @@ The bundled model was trained on neither."""
 # The poison names a class that the small model reads well and that is rare among the scenes,
 # as bananas are on the web. With a class that it reads badly a scan abstains, as it should.
 
-FIT = MappingConfig(
-    width=256,
-    batch_size=256,
-    epochs=10.0,
-    learning_rate=1e-3,
-    captioner=CaptionerConfig(width=64, layers=1, heads=2, learning_rate=2e-3, epochs=4.0),
-)
-"""The paper's mapping network at the size of the demo's embeddings."""
+FIT = MappingConfig(kind="ridge")
+"""On a reference as small as the demo's the closed form predicts captions better than the paper's
+network (held-out cosine), and takes a second."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,42 +27,54 @@ class Calibration(NamedTuple):
     gap: Float32[np.ndarray, " m"]
 
 
+class CleanPairs(NamedTuple):
+    """The reference against a core: likeness z, and the gap as a quantile of all its gaps."""
+
+    z: Float[np.ndarray, " m"]
+    quantile: Float[np.ndarray, " m"]
+
+
 class Twins(NamedTuple):
     """The clean captions near a core.
 
     `captions` of them; `rate` is the share of clean pairs of this topic whose c is above the
-    quantile asked for, pulled towards the general rate when there are few; `quantiles` are their
-    gaps as quantiles of the whole reference.
+    quantile asked for, pulled towards the general rate when there are few.
     """
 
     captions: int
     rate: float
-    quantiles: Float[np.ndarray, " t"]
 
 
-def clean_twins(
+def clean_pairs(
     calibration: Calibration | None,
     mean: Float32[np.ndarray, " d"],
     offset: Float32[np.ndarray, " d"],
-    gamma_z: float,
-    high: float,
-) -> Twins:
+) -> CleanPairs:
+    """Likeness z and gap quantile of the reference's captions; none without a calibration.
+
+    Args:
+        calibration: None counts as a reference without captions.
+        mean: the core's mean caption, centred.
+        offset: what captions are centred by.
+    """
+    if calibration is None or not calibration.gap.size:
+        return CleanPairs(np.zeros(0), np.zeros(0))
+    centred = np.asarray(centre(jnp.asarray(calibration.text, jnp.float32), jnp.asarray(offset)))
+    order = np.sort(calibration.gap)
+    below = np.searchsorted(order, calibration.gap, side="right")
+    return CleanPairs((centred @ mean).astype(np.float64), below / order.size)
+
+
+def clean_twins(clean: CleanPairs, gamma_z: float, high: float) -> Twins:
     """The reference's captions with z > gamma_z against a core.
 
     Args:
-        calibration: None counts as a reference without such captions.
-        mean: the core's mean caption, centred.
-        offset: what captions are centred by.
+        clean: the reference against the core.
         gamma_z: where the core's group ends.
         high: the quantile of c above which a pair counts as misaligned, e.g. 0.95.
     """
     general = 1.0 - high
-    if calibration is None or not calibration.gap.size:
-        return Twins(0, general, np.zeros(0))
-    centred = np.asarray(centre(jnp.asarray(calibration.text, jnp.float32), jnp.asarray(offset)))
-    near = centred @ mean > gamma_z
-    order = np.sort(calibration.gap)
-    quantiles = np.searchsorted(order, calibration.gap[near], side="right") / order.size
+    near = clean.z > gamma_z
     count = int(near.sum())
-    hits = float(np.sum(quantiles > high))
-    return Twins(count, (hits + PRIOR * general) / (count + PRIOR), quantiles)
+    hits = float(np.sum(clean.quantile[near] > high))
+    return Twins(count, (hits + PRIOR * general) / (count + PRIOR))

@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int64
 from mmjax.core import keys
 from mmjax.ops.correlation import centre, text_correlation
 from mmjax.scan.blocks import EmbeddingBlock, chunks, gather, total_rows
-from mmjax.scan.calibration import Calibration, clean_twins
+from mmjax.scan.calibration import Calibration, clean_pairs, clean_twins
 from mmjax.scan.coarse import CoarseScores
+from mmjax.scan.odds import log_odds
 from mmjax.scan.seeds import (
     MAX_CORES,
     NullTest,
@@ -25,27 +26,26 @@ from mmjax.scan.seeds import (
     rule_r1,
     seed_count,
 )
-from mmjax.scan.thresholds import HIGH, MINIMUM_SHARE, Evidence, gate, judge, widen
+from mmjax.scan.thresholds import HIGH, MINIMUM_SHARE, Evidence, judge
 
 SCALES = (1, 4)
-MINIMUM_TWINS = 20
 _MEMBERS = 20_000
 
 
 class Fine(NamedTuple):
     """What the fine stage found.
 
-    `z` is the textual correlation that was thresholded. `gamma_z` is None when there is no
-    evidence; `rule_gamma_z` is what R1 says before widening; `gate_c` None asks for no c;
-    `spread` is the standard deviation of the members' z; `mean` the core's centred mean caption.
+    `z` is the textual correlation. `gamma_z` is None when there is no evidence, and the threshold
+    on z where one was given; otherwise rule R1's. `margin`, where pairs are judged by their odds,
+    is positive for a poisoned pair. `spread` is the standard deviation of the members' z; `mean`
+    the core's centred mean caption.
     """
 
     z: Float32[np.ndarray, " n"]
     seeds: Int64[np.ndarray, " q"]
     core: Int64[np.ndarray, " m"]
     gamma_z: float | None
-    rule_gamma_z: float | None
-    gate_c: float | None
+    margin: Float32[np.ndarray, " n"] | None
     spread: float
     null: NullTest
     evidence: Evidence | None
@@ -109,7 +109,7 @@ def literal(
     pool = draw_pool(blocks, scored, scores.mean, keys.host(seed, "pool"))
     centred = Seeds(rows, np.asarray(centre(text, jnp.asarray(scores.mean))))
     null = null_test(centred, pool, keys.host(seed, "null"))
-    return Fine(z, rows, rows, gamma_z, gamma_z, None, float(np.std(z[rows])), null, None, 1)
+    return Fine(z, rows, rows, gamma_z, None, float(np.std(z[rows])), null, None, 1)
 
 
 def robust(
@@ -140,19 +140,16 @@ def robust(
         rows = pick_rows(blocks, ranking, scored, count, one_per_image=True)
         text = np.asarray(centre(gather(blocks, rows)[1], jnp.asarray(scores.mean)))
         picked = Seeds(rows, text)
-        found = _confirm(blocks, scores, picked, pool, high, gamma_z, chunk_rows, calibration)
+        found = _confirm(blocks, scores, picked, pool, high, chunk_rows, calibration)
         null = found.null if first is None else first.null
         if first is None:
             null = null_test(picked, pool, keys.host(seed, "null"))
             first = found._replace(null=null)
         if found.gamma_z is not None:
             found = found._replace(seeds=first.seeds, null=null, scale=scale)
-            if not gated:
-                return found
-            group = scores.scored & (found.z > found.gamma_z)
-            rest = ranking[scores.scored & ~group]
-            usual = _usual(found, scores, calibration, rest)
-            return found._replace(gate_c=gate(ranking[group], usual, miss_cost))
+            if gamma_z is not None:
+                return found._replace(gamma_z=gamma_z)
+            return _weigh(found, scores, high, calibration, miss_cost) if gated else found
         if count == scored.size:
             break
     return first  # pyright: ignore[reportReturnType]
@@ -164,11 +161,10 @@ def _confirm(
     seeds: Seeds,
     pool: Pool,
     high: Bool[np.ndarray, " n"],
-    given: float | None,
     chunk_rows: int,
     calibration: Calibration | None,
 ) -> Fine:
-    """The first core that is judged poison, with its thresholds; otherwise `gamma_z` is None."""
+    """The first core that is judged poison, with its R1 threshold; otherwise `gamma_z` is None."""
     cores = find_cores(seeds, pool)
     means = np.zeros((MAX_CORES, scores.mean.size), np.float32)
     for i, core in enumerate(cores):
@@ -182,52 +178,37 @@ def _confirm(
         z, rows, text = every[:, i].copy(), seeds.rows[core.members], seeds.text[core.members]
         z[rows] = _without_itself(z[rows], text)
         gamma = rule_r1(z[rows])
-        twins = clean_twins(calibration, means[i], scores.mean, gamma, HIGH)
+        twins = clean_twins(clean_pairs(calibration, means[i], scores.mean), gamma, HIGH)
         group = _above(z, scores, gamma)
         evidence = judge(blocks, group, high, seeds.rows, core, twins)
         weighed.append(evidence)
         if not evidence.poisoned:
             continue
-        start = Fine(
-            z,
-            seeds.rows,
-            rows,
-            gamma,
-            gamma,
-            None,
-            float(np.std(z[rows])),
-            nothing,
-            evidence,
-            1,
-            means[i],
-        )
+        spread = float(np.std(z[rows]))
+        start = Fine(z, seeds.rows, rows, gamma, None, spread, nothing, evidence, 1, means[i])
         grown = _grow(blocks, scores, start, pool, high, chunk_rows)
-        share = np.mean(high[_above(grown.z, scores, grown.rule_gamma_z or 0.0)])
-        chosen = grown if share >= MINIMUM_SHARE else start
-        if given is not None:
-            return chosen._replace(gamma_z=given)
-        inside = scores.scored
-        wide = widen(
-            chosen.z[inside], high[inside], chosen.rule_gamma_z or 0.0, max(chosen.spread, 0.02)
-        )
-        return chosen._replace(gamma_z=wide)
+        share = np.mean(high[_above(grown.z, scores, grown.gamma_z or 0.0)])
+        return grown if share >= MINIMUM_SHARE else start
     best = min(weighed, key=lambda e: e.log10_p_group, default=None)
     z = every[:, 0]
-    return Fine(z, seeds.rows, seeds.rows[:0], None, None, None, 0.0, nothing, best, 1)
+    return Fine(z, seeds.rows, seeds.rows[:0], None, None, 0.0, nothing, best, 1)
 
 
-def _usual(
+def _weigh(
     found: Fine,
     scores: CoarseScores,
+    high: Bool[np.ndarray, " n"],
     calibration: Calibration | None,
-    rest: Float32[np.ndarray, " r"],
-) -> Float32[np.ndarray, " r"]:
-    """Gaps of benign pairs of the group's topic: of its clean twins, or of the rest if few."""
+    miss_cost: float,
+) -> Fine:
+    """The margin of every row: log(odds of poison * what a surviving poison costs)."""
     mean = found.mean if found.mean is not None else np.zeros_like(scores.mean)
-    twins = clean_twins(calibration, mean, scores.mean, found.gamma_z or 0.0, HIGH)
-    if twins.captions < MINIMUM_TWINS:
-        return rest
-    return np.quantile(rest, twins.quantiles).astype(np.float32)
+    clean = clean_pairs(calibration, mean, scores.mean)
+    rows, start = scores.scored, high & (found.z > (found.gamma_z or 0.0))
+    logarithm = log_odds(found.z[rows], scores.signed[rows], start[rows], clean)
+    margin = np.full(rows.shape, -np.inf, np.float32)
+    margin[rows] = logarithm + np.log(max(miss_cost, 1e-9))
+    return found._replace(margin=margin)
 
 
 def _grow(
@@ -264,9 +245,7 @@ def _grow(
     z = correlate(blocks, scores.scored, mean[None, :], chunk_rows, offset=scores.mean)[:, 0]
     z[near[inside]] = _without_itself(z[near[inside]], text[inside])
     gamma = rule_r1(z[near[inside]])
-    return start._replace(
-        z=z, core=near[inside], gamma_z=gamma, rule_gamma_z=gamma, spread=spread, mean=mean
-    )
+    return start._replace(z=z, core=near[inside], gamma_z=gamma, spread=spread, mean=mean)
 
 
 def _above(

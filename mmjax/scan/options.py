@@ -66,10 +66,11 @@ class StageConfig:
         "auto", "pairs of a higher text correlation are poisoned; auto in robust mode only"
     )
     gate: Literal["c", "none"] = option(
-        "c", "c: a benign caption of the poison's topic is told by its consistency (robust mode)"
+        "c",
+        "c: likeness and gap judge a pair together; none: likeness alone, by rule R1 (robust mode)",
     )
     miss_cost: float = option(
-        10.0, "clean pairs that one surviving poison is worth (gate)", low=0.0
+        100.0, "clean pairs that are given up for one poisoned pair (robust mode)", low=0.0
     )
     seed: int = option(0, "of the random samples behind the null test and the base rates", low=0)
     chunk_rows: int = option(8192, "most embeddings that are read at a time", low=1)

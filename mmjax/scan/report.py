@@ -77,8 +77,8 @@ class ReportData:
         cut: Largest c of the consistent part.
         seed_threshold: Smallest c of a seed.
         z_histogram: The likeness z of the pairs of the fine stage.
-        z_threshold: Pairs with a larger z are flagged, None when the scan abstained.
-        gate: Pairs must also have a gap c larger than this, None when c is not asked for.
+        z_threshold: Smallest z of a flagged pair, None when the scan abstained.
+        gate: Smallest gap c of a flagged pair, None when c is not asked for.
         words: Words that the flagged captions share.
         clusters: Wordings among the flagged captions.
         review: Wordings that repeat among captions that were not flagged.

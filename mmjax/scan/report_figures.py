@@ -118,18 +118,18 @@ def _draw_mixture(axes: Axes, histogram: Histogram, mixture: Mixture) -> None:
 
 
 def correlation_figure(histogram: Histogram, threshold: float | None) -> Markup:
-    """Distribution of z, flagged pairs in colour, with the threshold."""
+    """Distribution of z, flagged pairs in colour, with the smallest z of a flagged pair."""
     figure, axes = _canvas()
     _bars(axes, histogram)
     top = _log_counts(axes, histogram)
     low, high = float(histogram.edges[0]), float(histogram.edges[-1])
     if threshold is not None:
         axes.axvline(threshold, color=_FLAG, lw=1.6, ls=(0, (5, 3)))
-        _label(axes, threshold, 0.96, f"threshold {threshold:.2f}", _FLAG, low, high)
+        _label(axes, threshold, 0.96, f"flagged from {threshold:.2f}", _FLAG, low, high)
     axes.set(xlim=(low, high), ylim=(_LOWEST, top))
     axes.set(xlabel="likeness z to the seeds’ captions", ylabel="pairs (log scale)")
     flagged, total = int(histogram.flagged.sum()), int(histogram.counts.sum())
-    rule = "No threshold was set." if threshold is None else f"The threshold is {threshold:.3f}."
+    rule = "Nothing is flagged." if threshold is None else f"Flagged from {threshold:.3f} up."
     return _svg(
         figure,
         "correlation",

@@ -76,11 +76,11 @@ SUMMARY: Mapping[str, Wording] = {
     ),
     "found.evidence.log10_p_group": Wording("chance of the group", "the same for the group"),
     "thresholds.coverage": Wording("cut on c", "pairs below it count as consistent"),
-    "thresholds.gate_c": Wording("least gap", "pairs with a smaller gap are never flagged"),
+    "thresholds.gate_c": Wording("least gap", "the smallest gap of a flagged pair"),
     "thresholds.rule_gamma_z": Wording(
-        "rule on z", "threshold by the core alone, before the gap below it was looked at"
+        "rule on z", "threshold by the core alone; pairs are then judged by z and gap together"
     ),
-    "thresholds.gamma_z": Wording("threshold on z", "pairs above it are flagged"),
+    "thresholds.gamma_z": Wording("least likeness", "the smallest z of a flagged pair"),
     "mapping.kind": Wording("second network", "how it was taught what fits"),
     "mapping.reference.images": Wording("… clean pictures", "that it was taught on"),
     "mapping.reference.captions": Wording("… their captions", ""),

@@ -141,7 +141,7 @@ def _found(result: StageResult) -> dict[str, Any] | None:
     return {
         "seeds": int(found.seeds.size),
         "core": int(found.core.size),
-        "rule_gamma_z": found.rule_gamma_z,
+        "rule_gamma_z": found.gamma_z,
         "null_test": found.null._asdict(),
         "evidence": found.evidence._asdict() if found.evidence else None,
     }

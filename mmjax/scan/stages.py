@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int8, Int64
+from jaxtyping import Bool, Float32, Float64, Int8, Int64
 from scipy.special import expit
 
 from mmjax.ops.gmm import Mixture, coverage_cut, cumulative, fit_mixture
@@ -38,8 +38,9 @@ class Histogram(NamedTuple):
 class Thresholds(NamedTuple):
     """Where the cuts lie; None where there is none.
 
-    A row is flagged when text_correlation > `gamma_z` and, with a `gate_c`, (s_g - s_o)+ >
-    `gate_c`. `rule_gamma_z` is rule R1's value before it was widened over the gap below.
+    With a given threshold a row is flagged when text_correlation > `gamma_z`. Otherwise it is
+    flagged by its odds, and `gamma_z` and `gate_c` are the smallest text_correlation and
+    (s_g - s_o)+ of a flagged row. `rule_gamma_z` is rule R1's value.
     """
 
     coverage: float | None
@@ -164,12 +165,7 @@ def score(
         ),
         offsets=offsets,
         mixture=mixture,
-        thresholds=Thresholds(
-            coverage_cut(mixture, config.gamma) if config.select == "coverage" else None,
-            found.gamma_z,
-            found.rule_gamma_z,
-            found.gate_c,
-        ),
+        thresholds=_thresholds(mixture, first, found, flagged, config),
         found=found,
         evidence=found.gamma_z is not None,
         consistency_histogram=_histogram(c[rows], flagged[rows]),
@@ -236,21 +232,33 @@ def _poison_score(
 ) -> Float32[np.ndarray, " n"]:
     """In [0, 1]; above .5 exactly where a row passes the thresholds.
 
-    A logistic of the distance to gamma_z in standard deviations of the core's z (at least .02),
-    and of the distance to the gate when that is the smaller one; without evidence .499 times the
-    mixture's distribution function at c.
+    With odds, miss_cost p / (miss_cost p + 1 - p) for a pair that is poison with probability p;
+    with a given threshold a logistic of the distance to gamma_z in standard deviations of the
+    core's z (at least .02); without evidence .499 times the mixture's distribution function at c.
     """
     if found.gamma_z is None:
         return (_LARGEST_WITHOUT_EVIDENCE * cumulative(mixture, first.absolute)).astype(np.float32)
-    margin = (found.z - found.gamma_z) / max(found.spread, 0.02)
-    if found.gate_c is not None:
-        signed = first.signed
-        unit = max(float(np.std(signed[first.scored])), 1e-6)
-        margin = np.minimum(margin, (signed - found.gate_c) / unit)
+    margin = found.margin
+    if margin is None:
+        margin = (found.z - found.gamma_z) / max(found.spread, 0.02)
     # float32 may round a tiny positive margin to .5: the side it lies on must survive
     return np.where(
         margin > 0, np.maximum(expit(margin), 0.5 + 1e-6), np.minimum(expit(margin), 0.5)
     ).astype(np.float32)
+
+
+def _thresholds(
+    mixture: Mixture,
+    first: coarse.CoarseScores,
+    found: fine.Fine,
+    flagged: Bool[np.ndarray, " n"],
+    config: StageConfig,
+) -> Thresholds:
+    coverage = coverage_cut(mixture, config.gamma) if config.select == "coverage" else None
+    if found.margin is None or not flagged.any():
+        return Thresholds(coverage, found.gamma_z, found.gamma_z, None)
+    gate = float(first.signed[flagged].min()) if config.gate == "c" else None
+    return Thresholds(coverage, float(found.z[flagged].min()), found.gamma_z, gate)
 
 
 def _histogram(values: np.ndarray, flagged: np.ndarray) -> Histogram:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmjax.scan.calibration import PRIOR, Calibration, clean_twins
+from mmjax.scan.calibration import PRIOR, Calibration, clean_pairs, clean_twins
 
 
 def _topics() -> tuple[Calibration, np.ndarray]:
@@ -18,20 +18,23 @@ def _topics() -> tuple[Calibration, np.ndarray]:
 
 def test_a_badly_read_topic_has_its_own_rate() -> None:
     calibration, offset = _topics()
-    well = clean_twins(calibration, np.eye(8, dtype=np.float32)[0], offset, 0.8, 0.9)
-    badly = clean_twins(calibration, np.eye(8, dtype=np.float32)[1], offset, 0.8, 0.9)
+    well = clean_twins(clean_pairs(calibration, np.eye(8, dtype=np.float32)[0], offset), 0.8, 0.9)
+    badly = clean_twins(clean_pairs(calibration, np.eye(8, dtype=np.float32)[1], offset), 0.8, 0.9)
     assert well.captions == badly.captions == 100
     assert well.rate == pytest.approx(PRIOR * 0.1 / (100 + PRIOR))
     assert badly.rate == pytest.approx((20 + PRIOR * 0.1) / (100 + PRIOR), abs=0.01)
-    assert badly.quantiles.min() > 0.5 >= well.quantiles.max()
+    clean = clean_pairs(calibration, np.eye(8, dtype=np.float32)[1], offset)
+    assert clean.quantile[clean.z > 0.8].min() > 0.5 >= clean.quantile[clean.z <= 0.8].max()
 
 
 def test_an_unknown_topic_is_taken_as_usual() -> None:
     calibration, offset = _topics()
-    unknown = clean_twins(calibration, np.eye(8, dtype=np.float32)[5], offset, 0.8, 0.95)
+    unknown = clean_twins(
+        clean_pairs(calibration, np.eye(8, dtype=np.float32)[5], offset), 0.8, 0.95
+    )
     assert unknown.captions == 0
     assert unknown.rate == pytest.approx(0.05)
-    assert clean_twins(None, offset, offset, 0.8, 0.95).rate == pytest.approx(0.05)
+    assert clean_twins(clean_pairs(None, offset, offset), 0.8, 0.95).rate == pytest.approx(0.05)
 
 
 def test_gaps_are_compared_as_quantiles() -> None:
@@ -39,7 +42,9 @@ def test_gaps_are_compared_as_quantiles() -> None:
     calibration, offset = _topics()
     smaller = calibration._replace(gap=calibration.gap * 0.1 - 0.05)
     mean = np.eye(8, dtype=np.float32)[1]
-    first = clean_twins(calibration, mean, offset, 0.8, 0.9)
-    second = clean_twins(smaller, mean, offset, 0.8, 0.9)
+    first = clean_twins(clean_pairs(calibration, mean, offset), 0.8, 0.9)
+    second = clean_twins(clean_pairs(smaller, mean, offset), 0.8, 0.9)
     assert first.rate == second.rate
-    np.testing.assert_array_equal(first.quantiles, second.quantiles)
+    np.testing.assert_array_equal(
+        clean_pairs(calibration, mean, offset).quantile, clean_pairs(smaller, mean, offset).quantile
+    )

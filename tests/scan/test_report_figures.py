@@ -54,7 +54,7 @@ def test_figures_are_deterministic(name):
 
 def test_figures_name_axes_and_thresholds():
     text = " ".join(ElementTree.fromstring(str(FIGURES["correlation"]())).itertext())
-    for label in ("pairs (log scale)", "likeness z", "threshold 0.30", "1,000"):
+    for label in ("pairs (log scale)", "likeness z", "flagged from 0.30", "1,000"):
         assert label in text
     text = " ".join(ElementTree.fromstring(str(FIGURES["consistency"]())).itertext())
     for label in ("gap c", "seeds", "surely consistent"):

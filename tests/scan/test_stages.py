@@ -131,7 +131,8 @@ def test_the_gate_spares_benign_captions_of_the_topic():
     image[benign] /= np.linalg.norm(image[benign], axis=1, keepdims=True)
     blocks, flagged = synthetic.blocks(image, text), {}
     for gate in ("c", "none"):
-        result = score(blocks, synthetic.identity(), StageConfig(gate=gate, chunk_rows=512))
+        config = StageConfig(gate=gate, miss_cost=10.0, chunk_rows=512)
+        result = score(blocks, synthetic.identity(), config)
         flagged[gate] = result.scores.verdict == VERDICTS.index("poisoned")
         assert flagged[gate][poisoned].mean() >= 0.99
     assert not np.any(flagged["c"][benign])

@@ -40,9 +40,9 @@ def figures(demo, table):
 
 def test_it_aligns_fresh_scenes(demo):
     found = figures(demo, generate_pairs(256, 64, 1, seed=4242))
-    assert found["auroc_matched"] > 0.97
+    assert found["auroc_matched"] > 0.98
     # captions name the colour half of the time and the ground rarely; chance is 4
-    assert found["text_to_image_hit@10"] > 60
+    assert found["text_to_image_hit@10"] > 85
 
 
 def test_it_does_not_align_what_does_not_belong_together(demo):

@@ -44,7 +44,7 @@ def fit_mixture(
     *,
     components: int = 5,
     tolerance: float = 1e-7,
-    max_iterations: int = 500,
+    max_iterations: int = 2_000,
     variance_floor: float = 1e-4,
     bins: int = BLOCK,
     histogram_above: int = 10_000_000,

@@ -16,7 +16,7 @@ from mmjax.data.scenes import write_scenes
 from tests.e2e.conftest import SECONDS, Run, World, command, environment, hashes
 
 pytestmark = pytest.mark.e2e
-SHARDS = 18
+SHARDS = 24
 INTERRUPTIONS = (
     (signal.SIGKILL, -signal.SIGKILL, ""),
     (signal.SIGTERM, 143, "mmjax: terminated"),
@@ -126,7 +126,7 @@ def test_damaged_outputs_and_changed_inputs_are_encoded_again(
     (out / "pairs" / "00004.parquet").unlink()
     (out / "journal" / "00006.json").write_bytes(b"{")
     shutil.copyfile(shards / "00009.tar", shards / "00008.tar")
-    (shards / "00023.tar").unlink()
+    (shards / f"{SHARDS - 1:05d}.tar").unlink()
     (shards / "sizes.json").unlink()
     (out / "log.jsonl").unlink()
     assert run(*moved).code == 0

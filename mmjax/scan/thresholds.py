@@ -6,7 +6,7 @@ Evidence. A poisoned group is misaligned as a whole: its c sit in the upper tail
 A benign topic that merely supplies many of the worst-aligned images is not: its c are spread like
 everyone's. A topic that the model reads badly is misaligned as a whole even where nothing is
 poisoned: what is usual for the topic is asked of the clean reference (`scan/calibration.py`). So
-a core counts as poison only when at least a third of its group, and twice what is usual, lies
+a core counts as poison only when at least a fifth of its group, and four times what is usual, lies
 above the 95 % quantile of c, and when chance is excluded at the usual rate, either by the core's
 enrichment alone (p < 1e-8) or by the group's members that are not seeds (binomial tail < 1e-8;
 one caption per image, and no image of a seed: those had their say).
@@ -26,7 +26,7 @@ from mmjax.scan.calibration import Twins
 from mmjax.scan.seeds import Core
 
 HIGH = 0.95
-MINIMUM_SHARE = 1 / 3
+MINIMUM_SHARE = 0.2
 MINIMUM_IMAGES = 4
 SURE = -8.0
 _LOOKED_AT = 20_000
@@ -82,7 +82,7 @@ def judge(
     share = float(np.mean(high[group])) if group.size else 0.0
     images = np.unique(as_bytes[seeds.size :]).size
     sure = log10_p_core < SURE or tail < SURE
-    enough = share >= max(MINIMUM_SHARE, min(2 * usual, (1 + usual) / 2))
+    enough = share >= max(MINIMUM_SHARE, min(4 * usual, (1 + usual) / 2))
     poisoned = sure and enough and images >= MINIMUM_IMAGES
     sizes = (int(group.size), int(fresh.size))
     return Evidence(log10_p_core, tail, share, usual, twins.captions, *sizes, poisoned)

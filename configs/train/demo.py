@@ -1,4 +1,4 @@
-"""The bundled demo model: a small CLIP on generated scenes, some minutes on two cores.
+"""The bundled demo model: a small CLIP on generated scenes.
 
 mmjax train --config=train/demo --out=runs/demo
 """

@@ -1,4 +1,4 @@
-"""A small CLIP from scratch on Flickr8k's 6,000 training photos, 45 minutes on two cores.
+"""A small CLIP from scratch on Flickr8k's 6,000 training photos.
 
 mmjax train --config=train/flickr8k_small --data=DATA/flickr8k --out=runs/flickr8k_small
 

@@ -139,11 +139,11 @@ class RunDir:
             raise RunError(
                 f"{path} is in use by another mmjax process; wait for it or choose another --out"
             ) from error
-        try:
-            return cls._open_locked(path, lock, verb, config, dict(facts or {}), overwrite)
-        except BaseException:
-            lock.close()
-            raise
+        with contextlib.ExitStack() as refused:
+            refused.callback(lock.close)
+            run = cls._open_locked(path, lock, verb, config, dict(facts or {}), overwrite)
+            refused.pop_all()  # from here on the lock is the run's to close
+        return run
 
     @classmethod
     def _open_locked(

@@ -19,7 +19,7 @@ SCANNED, REFERENCE = 1_000, 2_000
 """Series of scenes: what is scanned, and the clean set that the mapping network is fitted on.
 The bundled model was trained on neither."""
 # The poison names a class that the small model reads well and that is rare among the scenes,
-# as bananas are on the web. With a class that it reads badly a scan abstains, as it should.
+# as bananas are on the web. With a class that it reads badly more clean pairs are lost.
 
 FIT = MappingConfig(kind="ridge")
 """On a reference as small as the demo's the closed form predicts captions better than the paper's

@@ -163,7 +163,7 @@ def freeze(
 
     BatchNorm is folded into the convolution before it, and the weights of products are stored in
     the arithmetic of `compute` (`auto`: `policy.inference_compute`, but float32 for a ResNet
-    narrower than OpenAI's on a CPU, where it is 1.5 times as fast). The embeddings are the same
+    narrower than OpenAI's on a CPU, where that is the faster). The embeddings are the same
     up to rounding; gradients with respect to pixels are there, training is refused.
     """
     backend, vision = resolve(towers.policy).backend, towers.preset.vision

@@ -13,6 +13,7 @@ from mmjax.ops.correlation import centre, text_correlation
 from mmjax.scan.blocks import EmbeddingBlock, chunks, gather, total_rows
 from mmjax.scan.calibration import Calibration, clean_pairs, clean_twins
 from mmjax.scan.coarse import CoarseScores
+from mmjax.scan.evidence import HIGH, MINIMUM_SHARE, Evidence, judge
 from mmjax.scan.odds import log_odds
 from mmjax.scan.seeds import (
     MAX_CORES,
@@ -26,7 +27,6 @@ from mmjax.scan.seeds import (
     rule_r1,
     seed_count,
 )
-from mmjax.scan.thresholds import HIGH, MINIMUM_SHARE, Evidence, judge
 
 SCALES = (1, 4)
 _MEMBERS = 20_000
@@ -38,7 +38,7 @@ class Fine(NamedTuple):
     `z` is the textual correlation. `gamma_z` is None when there is no evidence, and the threshold
     on z where one was given; otherwise rule R1's. `margin`, where pairs are judged by their odds,
     is positive for a poisoned pair. `spread` is the standard deviation of the members' z; `mean`
-    the core's centred mean caption.
+    is the caption that z is measured against, centred in robust mode.
     """
 
     z: Float32[np.ndarray, " n"]
@@ -50,7 +50,7 @@ class Fine(NamedTuple):
     null: NullTest
     evidence: Evidence | None
     scale: int
-    mean: Float32[np.ndarray, " d"] | None = None
+    mean: Float32[np.ndarray, " d"]
 
 
 def correlate(
@@ -104,12 +104,14 @@ def literal(
     count = seed_count(scored.size, seeds)
     rows = pick_rows(blocks, scores.absolute, scored, count, one_per_image=False)
     text = gather(blocks, rows)[1]
-    z = correlate(blocks, scores.scored, text.mean(axis=0)[None, :], chunk_rows)[:, 0]
+    mean = text.mean(axis=0)
+    z = correlate(blocks, scores.scored, mean[None, :], chunk_rows)[:, 0]
     z[rows] = _without_itself(z[rows], text)
     pool = draw_pool(blocks, scored, scores.mean, keys.host(seed, "pool"))
     centred = Seeds(rows, np.asarray(centre(text, jnp.asarray(scores.mean))))
     null = null_test(centred, pool, keys.host(seed, "null"))
-    return Fine(z, rows, rows, gamma_z, None, float(np.std(z[rows])), null, None, 1)
+    spread = float(np.std(z[rows]))
+    return Fine(z, rows, rows, gamma_z, None, spread, null, None, 1, mean)
 
 
 def robust(
@@ -191,7 +193,7 @@ def _confirm(
         return grown if share >= MINIMUM_SHARE else start
     best = min(weighed, key=lambda e: e.log10_p_group, default=None)
     z = every[:, 0]
-    return Fine(z, seeds.rows, seeds.rows[:0], None, None, 0.0, nothing, best, 1)
+    return Fine(z, seeds.rows, seeds.rows[:0], None, None, 0.0, nothing, best, 1, means[0])
 
 
 def _weigh(
@@ -202,12 +204,11 @@ def _weigh(
     miss_cost: float,
 ) -> Fine:
     """The margin of every row: log(odds of poison * what a surviving poison costs)."""
-    mean = found.mean if found.mean is not None else np.zeros_like(scores.mean)
-    clean = clean_pairs(calibration, mean, scores.mean)
+    clean = clean_pairs(calibration, found.mean, scores.mean)
     rows, start = scores.scored, high & (found.z > (found.gamma_z or 0.0))
     logarithm = log_odds(found.z[rows], scores.signed[rows], start[rows], clean)
     margin = np.full(rows.shape, -np.inf, np.float32)
-    margin[rows] = logarithm + np.log(max(miss_cost, 1e-9))
+    margin[rows] = logarithm + np.log(miss_cost)
     return found._replace(margin=margin)
 
 

@@ -31,7 +31,7 @@ _SMOOTH = 3.0
 _STEPS = 200
 
 
-class Class1(NamedTuple):
+class Poison(NamedTuple):
     """Poison: its share of the set, and mean and standard deviation of its z and of its c."""
 
     share: float
@@ -39,17 +39,19 @@ class Class1(NamedTuple):
     c: tuple[float, float]
 
 
-class Density(NamedTuple):
-    """A density on `_BINS` bins between two ends; `values` may have leading axes."""
+class Axis(NamedTuple):
+    """`_BINS` bins between two ends."""
 
     low: float
     high: float
-    values: Float[np.ndarray, "*k bins"]
 
     def bin(self, at: np.ndarray) -> np.ndarray:
         """The bins of some points; points outside fall into the outermost."""
         place = (at - self.low) / (self.high - self.low) * _BINS
         return np.clip(place.astype(np.int64), 0, _BINS - 1)
+
+
+_Z = Axis(-1.0, 1.0)
 
 
 def log_odds(
@@ -69,9 +71,7 @@ def log_odds(
         start: pairs that are poison to begin with; at least one.
         clean: z and gap quantile of the clean reference's captions.
     """
-    benign_c = _benign_gaps(c, start, clean)
-    row, column = _grid(z), benign_c.bin(c)
-    f0_c = benign_c.values[row, column]
+    f0_c = _benign_gaps(z, c, start, clean)
     middle, top = float(np.median(c)), float(c.max())
     stray_z, stray_c = (z > 0).astype(np.float64), (c > middle) / max(top - middle, 1e-6)
     narrow_z, narrow_c = 0.02, 0.1 * max(float(np.std(c)), 1e-6)
@@ -79,11 +79,11 @@ def log_odds(
     poison = _moments(z, c, weight, narrow_z, narrow_c)
     logarithm = first = np.zeros(z.size)
     for step in range(_STEPS):
-        f0_z = _density(z, 1 - weight, -1.0, 1.0)
+        f0_z = _density(z, 1 - weight)
         f1_z = _poison(z, poison.z, stray_z)
         logarithm = np.log(poison.share / (1 - poison.share))
         logarithm = logarithm + np.log(np.maximum(f1_z, 1e-300))
-        logarithm -= np.log(f0_z.values[f0_z.bin(z)])
+        logarithm -= np.log(f0_z)
         logarithm += np.log(np.maximum(_poison(c, poison.c, stray_c), 1e-300)) - np.log(f0_c)
         first = first if step else logarithm
         weight = expit(logarithm)
@@ -103,7 +103,7 @@ def _poison(values: np.ndarray, moments: tuple[float, float], stray: np.ndarray)
 
 def _moments(
     z: np.ndarray, c: np.ndarray, weight: np.ndarray, narrow_z: float, narrow_c: float
-) -> Class1:
+) -> Poison:
     """The class of poison from every pair's share in it."""
     mass = max(float(weight.sum()), 1e-9)
     ends = []
@@ -111,35 +111,32 @@ def _moments(
         mean = float(weight @ values) / mass
         deviation = float(np.sqrt(weight @ (values - mean) ** 2 / mass))
         ends.append((mean, max(deviation, least)))
-    return Class1(min(mass / z.size, 0.5), ends[0], ends[1])
+    return Poison(min(mass / z.size, 0.5), ends[0], ends[1])
 
 
-def _grid(z: np.ndarray) -> np.ndarray:
-    """The rows of `_benign_gaps`: z in [-1, 1] in steps of 2 / _BINS."""
-    return np.clip(((z + 1) / 2 * _BINS).astype(np.int64), 0, _BINS - 1)
+def _benign_gaps(z: np.ndarray, c: np.ndarray, start: np.ndarray, clean: CleanPairs) -> np.ndarray:
+    """f0(c | z) of every pair, level below its mode.
 
-
-def _benign_gaps(c: np.ndarray, start: np.ndarray, clean: CleanPairs) -> Density:
-    """f0(c | z), level below its mode: a row a bin of z, from reference captions of at least it."""
+    For a bin of z the reference's captions of at least that z count, as quantiles of `rest`.
+    """
     rest = c[~start] if np.any(~start) else c
-    low, high = min(float(c.min()), 0.0), max(float(c.max()), 1e-6)
-    frame = Density(low, high, np.zeros((_BINS, _BINS)))
-    usual = np.bincount(frame.bin(rest), minlength=_BINS) / rest.size
+    axis = Axis(min(float(c.min()), 0.0), max(float(c.max()), 1e-6))
+    usual = np.bincount(axis.bin(rest), minlength=_BINS) / rest.size
     counts = np.zeros((_BINS, _BINS))
     if clean.z.size:
         gaps = np.quantile(rest, clean.quantile)
-        np.add.at(counts, (_grid(clean.z), frame.bin(gaps)), 1.0)
+        np.add.at(counts, (_Z.bin(clean.z), axis.bin(gaps)), 1.0)
         counts = counts[::-1].cumsum(axis=0)[::-1]
-    counts = counts + PRIOR * usual[None, :]
-    density = _smoothed(counts, (high - low) / _BINS)
+    density = _smoothed(counts + PRIOR * usual[None, :], (axis.high - axis.low) / _BINS)
     falling = np.maximum.accumulate(density[:, ::-1], axis=1)[:, ::-1]
-    return frame._replace(values=falling)
+    return falling[_Z.bin(z), axis.bin(c)]
 
 
-def _density(values: np.ndarray, weight: np.ndarray, low: float, high: float) -> Density:
-    frame = Density(low, high, np.zeros(_BINS))
-    counts = np.bincount(frame.bin(values), weights=weight, minlength=_BINS)
-    return frame._replace(values=_smoothed(counts, (high - low) / _BINS))
+def _density(z: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """f0(z) at the values: a smoothed histogram of the weights."""
+    bins = _Z.bin(z)
+    counts = np.bincount(bins, weights=weight, minlength=_BINS)
+    return _smoothed(counts, 2 / _BINS)[bins]
 
 
 def _smoothed(counts: np.ndarray, width: float) -> np.ndarray:

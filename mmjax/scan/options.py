@@ -70,7 +70,7 @@ class StageConfig:
         "c: likeness and gap judge a pair together; none: likeness alone, by rule R1 (robust mode)",
     )
     miss_cost: float = option(
-        100.0, "clean pairs that are given up for one poisoned pair (robust mode)", low=0.0
+        100.0, "clean pairs that are given up for one poisoned pair (robust mode)", low=1e-6
     )
     seed: int = option(0, "of the random samples behind the null test and the base rates", low=0)
     chunk_rows: int = option(8192, "most embeddings that are read at a time", low=1)

@@ -13,7 +13,7 @@ and against what:
   Flickr8k) beats 20 % of poison on size, not on enrichment. The mean pairwise cosine of D_p
   against random subsets (`null_test`, rule R1 of facts/cfbd.md 4.6) is reported beside it; on
   clean Flickr8k it sees "evidence", since images that F cannot read share topics.
-- A core is a candidate only. `scan/thresholds.py` asks the rest of the set whether the captions
+- A core is a candidate only. `scan/evidence.py` asks the rest of the set whether the captions
   near it are misaligned as a group.
 """
 

@@ -3,8 +3,8 @@ import pytest
 
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.calibration import Twins
+from mmjax.scan.evidence import judge
 from mmjax.scan.seeds import Core
-from mmjax.scan.thresholds import judge
 
 N = 400
 

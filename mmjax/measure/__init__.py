@@ -1,0 +1,1 @@
+"""How fast the kernels are on the machine at hand, each against its physical limit."""

@@ -1,0 +1,206 @@
+"""Exact nearest neighbours and neighbour counts by cosine, for sets of any size.
+
+    nearest(q)      = the k keys of the largest <q, t>
+    count_above(q)  = |{t : <q, t> > tau}| for each tau
+
+Products are formed a block of queries by a block of keys at a time and folded at once, so that
+memory is O((q + n) d + q k) and never q x n; cost 2 q n d FLOP. Over a mesh, queries and keys are
+split over `data` and the keys go round the ring of devices: one collective-permute a hop, n d
+values through each link in all. The blocks are cut the same whatever the number of devices, and
+folding does not depend on their order: the same answer, bit by bit, on any mesh.
+
+`python -m mmjax.measure.neighbours` compares the speed with that of a bare matrix product
+(docs/results/neighbours.md).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from mmjax.core.mesh import DATA
+
+Fold = Callable[[Any, Array, Array], Any]
+
+
+class Neighbours(NamedTuple):
+    """The k nearest keys of every query, nearest first, a tie going to the lower row.
+
+    Where there are fewer than k keys, `rows` is -1 and `cosine` -inf.
+    """
+
+    rows: Int[Array, "q k"]
+    cosine: Float[Array, "q k"]
+
+
+class Blocks(NamedTuple):
+    """Largest blocks of queries and of keys whose products are held at a time."""
+
+    queries: int = 512
+    keys: int = 8192
+
+
+USUAL = Blocks()
+
+
+@partial(jax.jit, static_argnames=("k", "blocks", "mesh"))
+def nearest(
+    queries: Float[Array, "q d"],
+    keys: Float[Array, "n d"],
+    own: Int[Array, " q"] | None = None,
+    valid: Bool[Array, " n"] | None = None,
+    *,
+    k: int,
+    blocks: Blocks = USUAL,
+    mesh: Mesh | None = None,
+) -> Neighbours:
+    """The k keys of the largest cosine to each query.
+
+    Args:
+        queries: unit-norm rows; half precision is widened block by block.
+        keys: unit-norm rows.
+        own: the row of each query among the keys, which is then no neighbour of it; -1 for none.
+        valid: keys that count; None = all.
+        k: how many, >= 1.
+        blocks: sizes; they may change the last bit of a cosine.
+        mesh: splits the work over its axis `data`; None = one device.
+    """
+
+    def fold(best: tuple[Array, Array], cosine: Array, first: Array) -> tuple[Array, Array]:
+        values, at = _top(cosine, min(k, cosine.shape[1]))
+        rows = jnp.where(values > -jnp.inf, first + at, -1)
+        # blocks arrive in the order of the ring: ties are settled by the row, not by the order
+        both = jnp.concatenate([best[0], -values], 1), jnp.concatenate([best[1], rows], 1)
+        distance, rows = lax.sort(both, dimension=1, num_keys=2)
+        return distance[:, :k], rows[:, :k]
+
+    shape = (queries.shape[0], k)
+    empty = jnp.full(shape, jnp.inf, jnp.float32), jnp.full(shape, -1, jnp.int32)
+    distance, rows = _sweep(fold, empty, queries, keys, own, valid, blocks, mesh)
+    return Neighbours(rows, -distance)
+
+
+@partial(jax.jit, static_argnames=("blocks", "mesh"))
+def count_above(
+    queries: Float[Array, "q d"],
+    keys: Float[Array, "n d"],
+    thresholds: Float[Array, " t"],
+    own: Int[Array, " q"] | None = None,
+    valid: Bool[Array, " n"] | None = None,
+    *,
+    blocks: Blocks = USUAL,
+    mesh: Mesh | None = None,
+) -> Int[Array, "q t"]:
+    """How many keys have a larger cosine to each query than each threshold.
+
+    Args:
+        queries: as in `nearest`.
+        keys: as in `nearest`.
+        thresholds: cosines.
+        own: as in `nearest`.
+        valid: as in `nearest`.
+        blocks: as in `nearest`.
+        mesh: as in `nearest`.
+    """
+
+    def fold(counts: Array, cosine: Array, first: Array) -> Array:
+        del first
+        return counts + jnp.sum(cosine[:, None, :] > thresholds[None, :, None], axis=2, dtype="i4")
+
+    empty = jnp.zeros((queries.shape[0], thresholds.shape[0]), jnp.int32)
+    return _sweep(fold, empty, queries, keys, own, valid, blocks, mesh)
+
+
+def _sweep(
+    fold: Fold,
+    empty: Any,
+    queries: Float[Array, "q d"],
+    keys: Float[Array, "n d"],
+    own: Int[Array, " q"] | None,
+    valid: Bool[Array, " n"] | None,
+    blocks: Blocks,
+    mesh: Mesh | None,
+) -> Any:
+    """Fold the products of every block of queries with every block of keys, from `empty`."""
+    q, n = queries.shape[0], keys.shape[0]
+    devices = 1 if mesh is None else mesh.shape[DATA]
+    rows, columns = max(min(blocks.queries, q), 1), max(min(blocks.keys, n), 1)
+    itself = jnp.full(q, -1, jnp.int32) if own is None else own.astype(jnp.int32)
+    counts = jnp.ones(n, bool) if valid is None else valid
+    asked = jax.tree.map(lambda x: _blocked(x, rows, devices), (empty, queries, itself))
+    looked_at = _blocked(keys, columns, devices), _blocked(counts, columns, devices)
+
+    def visit(state: Any, queries: Array, own: Array, keys: Array, valid: Array, hop: Array) -> Any:
+        """All queries of this device against the keys that it holds now."""
+        starts = (hop * keys.shape[0] + jnp.arange(keys.shape[0])) * columns
+
+        def per_queries(given: tuple[Any, Array, Array]) -> Any:
+            state, queries, own = given
+            wide = queries.astype(jnp.float32)
+
+            def per_keys(state: Any, given: tuple[Array, Array, Array]) -> tuple[Any, None]:
+                keys, valid, start = given
+                cosine = jnp.matmul(
+                    wide, keys.astype(jnp.float32).T, precision=lax.Precision.HIGHEST
+                )
+                others = start + jnp.arange(columns)[None, :] != own[:, None]
+                cosine = jnp.where(valid[None, :] & others, cosine, -jnp.inf)
+                return fold(state, cosine, start), None
+
+            return lax.scan(per_keys, state, (keys, valid, starts))[0]
+
+        return lax.map(per_queries, (state, queries, own))
+
+    if mesh is None:
+        state = visit(*asked, *looked_at, jnp.int32(0))
+    else:
+        split = PartitionSpec(DATA)
+        ring = [(device, (device - 1) % devices) for device in range(devices)]
+
+        @partial(jax.shard_map, mesh=mesh, in_specs=split, out_specs=split)
+        def body(state: Any, queries: Array, own: Array, keys: Array, valid: Array) -> Any:
+            def hop(carry: Any, step: Array) -> tuple[Any, None]:
+                state, keys, valid = carry
+                # sent on before they are used, so that sending and multiplying may overlap
+                passed = lax.ppermute((keys, valid), DATA, ring)
+                owner = (lax.axis_index(DATA) + step) % devices
+                return (visit(state, queries, own, keys, valid, owner), *passed), None
+
+            return lax.scan(hop, (state, keys, valid), jnp.arange(devices))[0][0]
+
+        state = body(*asked, *looked_at)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:q], state)
+
+
+def _blocked(x: Array, size: int, devices: int) -> Array:
+    """[n, ...] as [blocks, size, ...], the blocks a multiple of the devices, padded with zeros.
+
+    Zero is False for `valid`: padded keys are nobody's neighbours.
+    """
+    blocks = max(-(-x.shape[0] // (size * devices)), 1) * devices
+    padding = [(0, blocks * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, padding).reshape(blocks, size, *x.shape[1:])
+
+
+def _top(values: Float[Array, "q n"], k: int) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
+    """`lax.top_k` in two steps: the k groups of the largest maxima hold the k largest values.
+
+    An element outside them has k others before it, one in each, also when ties go to the lower
+    column. About sqrt(n / k) elements a group make n / group + k group the least.
+    """
+    q, n = values.shape
+    group = 1 << max((n // k).bit_length() // 2, 1)
+    if n % group or 2 * k * group > n:
+        best, row = lax.top_k(values, k)
+        return best, row
+    grouped = values.reshape(q, n // group, group)
+    chosen = jnp.sort(lax.top_k(jnp.max(grouped, axis=2), k)[1], axis=1)
+    candidates = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(q, k * group)
+    best, at = lax.top_k(candidates, k)
+    row = jnp.take_along_axis(chosen, at // group, axis=1) * group + at % group
+    return best, row

@@ -132,8 +132,9 @@ def _sweep(
     rows, columns = max(min(blocks.queries, q), 1), max(min(blocks.keys, n), 1)
     itself = jnp.full(q, -1, jnp.int32) if own is None else own.astype(jnp.int32)
     counts = jnp.ones(n, bool) if valid is None else valid
-    asked = jax.tree.map(lambda x: _blocked(x, rows, devices), (empty, queries, itself))
-    looked_at = _blocked(keys, columns, devices), _blocked(counts, columns, devices)
+    state = jax.tree.map(lambda x: _blocked(x, rows, devices), empty)
+    queries, itself = _blocked(queries, rows, devices), _blocked(itself, rows, devices)
+    keys, counts = _blocked(keys, columns, devices), _blocked(counts, columns, devices)
 
     def visit(state: Any, queries: Array, own: Array, keys: Array, valid: Array, hop: Array) -> Any:
         """All queries of this device against the keys that it holds now."""
@@ -157,7 +158,7 @@ def _sweep(
         return lax.map(per_queries, (state, queries, own))
 
     if mesh is None:
-        state = visit(*asked, *looked_at, jnp.int32(0))
+        state = visit(state, queries, itself, keys, counts, jnp.int32(0))
     else:
         split = PartitionSpec(DATA)
         ring = [(device, (device - 1) % devices) for device in range(devices)]
@@ -173,7 +174,7 @@ def _sweep(
 
             return lax.scan(hop, (state, keys, valid), jnp.arange(devices))[0][0]
 
-        state = body(*asked, *looked_at)
+        state = body(state, queries, itself, keys, counts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:q], state)
 
 

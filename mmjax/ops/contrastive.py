@@ -37,6 +37,32 @@ def info_nce(
     return jnp.mean(rows + columns - 2 * matched) / 2
 
 
+@jax.jit
+def triplet(
+    anchor: Float[Array, "b d"],
+    positive: Float[Array, "b d"],
+    negative: Float[Array, "b d"],
+    margin: Float[Array, ""] | float,
+) -> Float[Array, ""]:
+    """Mean triplet loss, max(|a - p| - |a - n| + margin, 0) with Euclidean distances.
+
+    Args:
+        anchor: embeddings that are drawn to `positive` and away from `negative`, row by row.
+        positive: likewise.
+        negative: likewise.
+        margin: in the embeddings' unit; at most 2 between unit-norm rows.
+
+    Source: Schroff et al. 2015 (arXiv:1503.03832), equation 1, with distances not squared, as
+    torch has it (`TripletMarginLoss`) and BadCLIP uses it.
+    """
+
+    def distance(other: Float[Array, "b d"]) -> Float[Array, " b"]:
+        # the gradient of a root is not finite at 0
+        return jnp.sqrt(jnp.sum((anchor - other) ** 2, axis=1) + 1e-12)
+
+    return jnp.mean(jax.nn.relu(distance(positive) - distance(negative) + margin))
+
+
 @partial(jax.jit, static_argnames="mesh")
 def sharded_info_nce(
     image: Float[Array, "b d"], text: Float[Array, "b d"], scale: Float[Array, ""], *, mesh: Mesh

@@ -94,3 +94,54 @@ def badnets_stripes(
     columns = jax.random.bernoulli(pattern_key("badnets_stripes", pattern_seed), 0.5, shape)
     stripes = jnp.repeat(columns.astype(images.dtype), size, axis=0)
     return paste(images, keys, lambda image, key: stripes, size, location)
+
+
+@functools.partial(jax.jit, static_argnames=("location",))
+def pasted(
+    images: Float[Array, "b h w c"],
+    keys: Key[Array, " b"],
+    patch: Float[Array, "p p c"],
+    *,
+    location: Location = "centre",
+) -> Stamped:
+    """A given patch in place of the pixels: how BadCLIP's optimised patch is shown.
+
+    Args:
+        images: pixels in [0, 1].
+        keys: one key an image; it decides the place only.
+        patch: pixels; clipped to [0, 1].
+        location: see `paste`.
+
+    Raises:
+        ConfigError: the patch is larger than the images.
+
+    Source: Liang et al. 2024 (BadCLIP, arXiv:2311.12075), section 4.2.
+    """
+    size = patch_pixels(patch.shape[0], *images.shape[1:3])
+    return paste(images, keys, lambda image, key: patch, size, location)
+
+
+@jax.jit
+def added(
+    images: Float[Array, "b h w c"], keys: Key[Array, " b"], patch: Float[Array, "p p c"]
+) -> Stamped:
+    """A given patch added to the pixels of the lower right corner: how Trojan's is shown.
+
+    x' = clip(x + patch, 0, 1). The reference adds bytes first and clips afterwards, which wraps.
+
+    Args:
+        images: pixels in [0, 1].
+        keys: one key an image; not used.
+        patch: what is added, in [-1, 1].
+
+    Raises:
+        ConfigError: the patch is larger than the images.
+
+    Source: Liu et al. 2018 (Trojaning Attack on Neural Networks, NDSS), section IV.
+    """
+    height, width = images.shape[1:3]
+    size = patch_pixels(patch.shape[0], height, width)
+    corner = images[:, height - size :, width - size :]
+    inside = jnp.zeros(images.shape[:3], bool).at[:, height - size :, width - size :].set(True)
+    stamped = jnp.clip(corner + patch[None], 0, 1)
+    return Stamped(images.at[:, height - size :, width - size :].set(stamped), inside)

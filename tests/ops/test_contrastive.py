@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.mesh import MeshConfig, make_mesh
-from mmjax.ops.contrastive import info_nce, sharded_info_nce
+from mmjax.ops.contrastive import info_nce, sharded_info_nce, triplet
 from tests.oracles import contrastive as oracle
 
 GRADIENT = jax.grad(info_nce, argnums=(0, 1, 2))
@@ -67,3 +67,21 @@ def test_collectives_of_the_sharded_form():
     compiled = jax.jit(loss).lower(jnp.float32(image), jnp.float32(text)).compile().as_text()
     assert compiled.count(" all-gather(") == 1
     assert compiled.count(" all-reduce(") <= 3
+
+
+@pytest.mark.parametrize("margin", [0.1, 1.0])
+def test_triplet_equals_the_oracle(margin):
+    """With a margin of .1 some triplets count and some do not."""
+    (anchor, positive), (negative, _) = pairs(9, 4), pairs(9, 4, seed=1)
+    told = triplet(*(jnp.float32(a) for a in (anchor, positive, negative)), margin)
+    parts = oracle.triplets(anchor, positive, negative, margin)
+    assert margin == 1.0 or 0 in parts
+    assert max(parts) > 0
+    np.testing.assert_allclose(told, np.mean(parts), rtol=1e-5)
+
+
+def test_triplet_has_a_gradient_where_anchor_and_negative_are_one():
+    rows = jnp.float32(pairs(3, 4)[0])
+    gradient = jax.grad(triplet)(rows, -rows, rows, 1.0)
+    assert np.all(np.isfinite(gradient))
+    assert np.any(gradient != 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import ConfigError
-from mmjax.ops.patches import badnets, badnets_fixed, badnets_stripes
+from mmjax.ops.patches import added, badnets, badnets_fixed, badnets_stripes, pasted
 from mmjax.ops.stamps import image_keys, patch_pixels
 
 
@@ -73,3 +73,29 @@ def test_patch_pixels(size: float | int, pixels: int) -> None:
 def test_patch_pixels_refuses(size: float) -> None:
     with pytest.raises(ConfigError, match="patch_size"):
         patch_pixels(size, 224, 224)
+
+
+def test_a_given_patch_is_pasted_and_clipped() -> None:
+    images = np.random.default_rng(0).random((3, 9, 11, 3)).astype(np.float32)
+    patch = np.random.default_rng(1).normal(0.5, 1, (4, 4, 3)).astype(np.float32)
+    expected = images.copy()
+    expected[:, 2:6, 3:7] = np.clip(patch, 0, 1)
+    stamped, mask = pasted(images, keys(3), patch)
+    np.testing.assert_array_equal(stamped, expected)
+    assert np.all(np.asarray(mask)[:, 2:6, 3:7])
+    assert mask.sum() == 3 * 16
+    places = np.asarray(pasted(images, keys(3), patch, location="random").mask)
+    assert len(np.unique(places, axis=0)) == 3
+    with pytest.raises(ConfigError, match="patch_size=4 wants a patch of 4 px"):
+        pasted(images[:, :3], keys(3), patch)
+
+
+def test_a_given_patch_is_added_in_the_lower_right_corner() -> None:
+    images = np.random.default_rng(0).random((3, 9, 11, 3)).astype(np.float32)
+    patch = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 4, 3)).astype(np.float32)
+    expected = images.copy()
+    expected[:, 5:, 7:] = np.clip(images[:, 5:, 7:] + patch, 0, 1)
+    stamped, mask = added(images, keys(3), patch)
+    np.testing.assert_allclose(stamped, expected, atol=1e-7)
+    assert np.all(np.asarray(mask)[:, 5:, 7:])
+    assert mask.sum() == 3 * 16

@@ -15,6 +15,17 @@ def info_nce(image: np.ndarray, text: np.ndarray, scale: float) -> float:
     return total / (2 * n)
 
 
+def triplets(
+    anchor: np.ndarray, positive: np.ndarray, negative: np.ndarray, margin: float
+) -> list[float]:
+    """Every row's triplet loss."""
+    losses = []
+    for a, p, n in zip(anchor, positive, negative, strict=True):
+        near, far = (sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5 for b in (p, n))
+        losses.append(max(near - far + margin, 0.0))
+    return losses
+
+
 def gradient(image: np.ndarray, text: np.ndarray, scale: float, eps: float = 1e-6):
     """Central differences in image, text and scale."""
 

@@ -1,4 +1,4 @@
-"""`mmjax demo`, `mmjax attack`, `mmjax train`, `mmjax pack`, `mmjax convert`."""
+"""The verbs around the scan: demo, attack, train, detectors, reproduce, pack, convert."""
 
 import argparse
 import dataclasses
@@ -58,6 +58,32 @@ def reproduce(config: "ReproduceConfig", flags: argparse.Namespace) -> int:
     file, page = run_experiment(config, _out(flags), command=command, say=print)
     print(page.read_text(encoding="utf-8"))
     print(f"results {file}, {page}")
+    return ExitCode.DONE
+
+
+def detectors(config: None, flags: argparse.Namespace) -> int:
+    """Measure all detectors on a finished scan and print the table."""
+    if not flags.truth:
+        raise ConfigError("--truth=FILE is wanted: the poison_labels.parquet of the scanned set")
+    from mmjax.core.mesh import make_mesh
+    from mmjax.evaluate.detection import compare_detectors
+    from mmjax.evaluate.tables import write_results, write_table
+
+    run = Path(flags.inputs[0])
+    out = Path(flags.out) if flags.out else run / "detectors"
+    rows = compare_detectors(
+        run,
+        flags.truth,
+        names=tuple(flags.only.split(",")) if flags.only else (),
+        losses=Path(flags.losses) if flags.losses else None,
+        seed=flags.seed,
+        mesh=make_mesh(),
+    )
+    command = shlex.join(["mmjax", *sys.argv[1:]])
+    write_results(out / "detectors.json", rows, title=f"Detectors on {run.name}", command=command)
+    write_table(out / "detectors.json", out / "detectors.md")
+    print((out / "detectors.md").read_text(encoding="utf-8"))
+    print(f"results {out / 'detectors.json'}, {out / 'detectors.md'}")
     return ExitCode.DONE
 
 

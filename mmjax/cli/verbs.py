@@ -183,6 +183,21 @@ VERBS: dict[str, Verb] = {
             "--tokenizer=DATA/bpe_simple_vocab_16e6.txt.gz --out=runs/flickr8k_small"
         ),
     ),
+    "detectors": Verb(
+        "Measure the scan and other detectors on the same pairs, against the truth.",
+        "mmjax.cli.laboratory:detectors",
+        inputs="RUN",
+        inputs_doc="the folder of a finished scan",
+        inputs_count=1,
+        flags=(
+            OUT._replace(doc="the folder of the JSON and the page [RUN/detectors]"),
+            TRUTH._replace(doc="the poison_labels.parquet of the scanned set"),
+            Flag("losses", "recorded training losses: shard, ordinal, loss", value="FILE"),
+            Flag("only", "names of detectors, e.g. cfbd_robust,dao", value="NAME,..."),
+            Flag("seed", "of the detectors that draw", "", int, 0),
+        ),
+        example="mmjax detectors run1 --truth=poisoned/poison_labels.parquet",
+    ),
     "reproduce": Verb(
         "Run an experiment of docs/results and write its JSON and its page.",
         "mmjax.cli.laboratory:reproduce",

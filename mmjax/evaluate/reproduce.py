@@ -13,8 +13,6 @@ from mmjax.core.errors import ConfigError
 from mmjax.scan.options import CaptionerConfig, MappingConfig
 
 Say = Callable[[str], None]
-STAGES = 2
-"""The scan's own rows come first in `comparison.compare`, then the baselines."""
 
 FIT = MappingConfig(
     width=1024,
@@ -48,8 +46,8 @@ class ReproduceConfig:
 def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str, Any]]:
     """BadNets -> "banana" in Flickr8k's 2,091 photos that the model was not trained on.
 
-    Rows: for every seed and kind of mapping network the fine and the coarse stage, and the
-    baselines on the same pairs; then the same scan with nothing poisoned.
+    Rows: for every seed and kind of mapping network the scan's own detectors, and once a seed the
+    others on the same pairs; then the same scan with nothing poisoned.
     """
     from mmjax.attacks.config import AttackConfig
     from mmjax.attacks.poison import poison
@@ -99,11 +97,9 @@ def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str
 
 
 def _rows(result, truth: Path | None, *, seed: int, kind: str, first: bool) -> list[dict[str, Any]]:
-    """The rows of one scan: its two stages, and with the first kind the baselines."""
-    import pyarrow.parquet as pq
-
-    from mmjax.evaluate.comparison import compare
-    from mmjax.scan.detection import join_truth
+    """The rows of one scan: its own detectors, and with the first kind the others."""
+    from mmjax.evaluate.detection import OWN, compare_detectors
+    from mmjax.scan.detectors import DETECTORS
 
     facts = {
         "seed": seed,
@@ -114,13 +110,10 @@ def _rows(result, truth: Path | None, *, seed: int, kind: str, first: bool) -> l
     }
     if truth is None:
         flagged = result.summary["counts"].get("poisoned", 0)
-        row = {"detector": "CFBD, fine stage (z)", "poisoned": 0, "flagged": flagged}
-        return [{**row, "clean_lost": flagged, **facts}]
-    table = join_truth(result.verdicts, pq.read_table(truth))
-    rows = compare(table, seed)
-    own = [{**row, **facts} for row in rows[:STAGES]]
-    others = [{**row, **facts, "mapping": ""} for row in rows[STAGES:]]
-    return [*own, *(others if first else [])]
+        row = {"name": "cfbd_robust", "detector": DETECTORS["cfbd_robust"].title}
+        return [{**row, "poisoned": 0, "flagged": flagged, "clean_lost": flagged, **facts}]
+    rows = compare_detectors(result.folder, truth, names=() if first else OWN, seed=seed)
+    return [{**row, **facts, "mapping": kind if row["name"] in OWN else ""} for row in rows]
 
 
 class Experiment(NamedTuple):

@@ -32,6 +32,8 @@ COLUMNS: dict[str, str] = {
     "auprc": "AUPRC",
     "recall_at_poisoned": "recall@n",
     "fpr_at_95_tpr": "FPR@95TPR",
+    "tpr_at_0_1_fpr": "TPR@.1FPR",
+    "tpr_at_1_fpr": "TPR@1FPR",
     "tpr": "TPR",
     "fpr": "FPR",
     "survivors": "survivors",

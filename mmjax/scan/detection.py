@@ -30,6 +30,10 @@ class Detection:
     """Average precision."""
     fpr_at_95_tpr: float | None
     """The least false-positive rate of a threshold that finds at least 95 % of the poison."""
+    tpr_at_0_1_fpr: float | None
+    """The share of poison that a threshold finds which flags at most .1 % of the clean pairs."""
+    tpr_at_1_fpr: float | None
+    """The same for 1 %."""
     recall_at_poisoned: float | None
     """Share of the poison among as many top-scored pairs as there is poison; expected over ties."""
     tpr: float | None
@@ -104,9 +108,9 @@ def _ranking(
     scores: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], *, defined: bool
 ) -> dict[str, float | None]:
     """The measures that need no threshold, each None where a class is empty."""
-    names = ("auroc", "auprc", "fpr_at_95_tpr", "recall_at_poisoned")
+    names = ("auroc", "auprc", "fpr_at_95_tpr", "tpr_at_0_1_fpr", "tpr_at_1_fpr")
     if not defined:
-        return dict.fromkeys(names)
+        return dict.fromkeys((*names, "recall_at_poisoned"))
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     scores = np.nan_to_num(scores.astype(np.float64))  # scikit-learn refuses infinities
@@ -115,6 +119,8 @@ def _ranking(
         "auroc": float(roc_auc_score(truth, scores)),
         "auprc": float(average_precision_score(truth, scores)),
         "fpr_at_95_tpr": float(fpr[tpr >= 0.95].min()),
+        "tpr_at_0_1_fpr": float(tpr[fpr <= 0.001].max()),
+        "tpr_at_1_fpr": float(tpr[fpr <= 0.01].max()),
         "recall_at_poisoned": recall_at(scores, truth, int(truth.sum())),
     }
 

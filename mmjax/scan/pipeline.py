@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import pyarrow as pa
@@ -34,6 +34,16 @@ from mmjax.scan.report_data import report_data
 from mmjax.scan.report_truth import compare
 from mmjax.scan.result import ScanResult, summarise
 from mmjax.scan.verdicts import read_verdicts, verdict_table, write_verdicts
+
+
+class FinishedScan(NamedTuple):
+    """A finished scan, opened again; `gone` says why its source is not there, if it is not."""
+
+    config: ScanConfig
+    digest: str
+    scanned: ScannedSet
+    mapping: Mapping
+    gone: str
 
 
 def run_scan(
@@ -90,26 +100,41 @@ def run_rescore(
         InputError: the embeddings that it read where they lay are gone.
     """
     run = Path(run)
-    earlier = _finished_scan(run)
     labels = read_labels(truth)
-    scan_config = parse(ScanConfig, earlier["config"])
-    with RunDir.open(run, verb="scan", config=scan_config, facts=earlier["facts"]) as first:
-        scanned, gone = _reopen(first, scan_config)
-        mapping = load_mapping(run / "mapping")
+    earlier = open_scan(run)
     target = out or run / f"rescored-{digest(config)}"
-    facts = {"of": run.name, "of_digest": earlier["config_digest"]}
+    facts = {"of": run.name, "of_digest": earlier.digest}
     with RunDir.open(target, verb="rescore", config=config, facts=facts) as second:
-        if gone:
-            second.log("no pictures", because=gone)
+        if earlier.gone:
+            second.log("no pictures", because=earlier.gone)
         return _decide(
             second,
-            scanned,
-            mapping,
+            earlier.scanned,
+            earlier.mapping,
             config,
-            scan_config,
+            earlier.config,
             labels=labels,
             clean=False,
         )
+
+
+def open_scan(run: Path | str) -> FinishedScan:
+    """Open what a finished scan left, without encoding.
+
+    Args:
+        run: its folder; nothing in it changes.
+
+    Raises:
+        RunError: `run` holds no finished scan.
+        InputError: the embeddings that it read where they lay are gone.
+    """
+    run = Path(run)
+    earlier = _finished_scan(run)
+    config = parse(ScanConfig, earlier["config"])
+    with RunDir.open(run, verb="scan", config=config, facts=earlier["facts"]) as first:
+        scanned, gone = _reopen(first, config)
+        mapping = load_mapping(run / "mapping")
+    return FinishedScan(config, earlier["config_digest"], scanned, mapping, gone)
 
 
 def _finished_scan(run: Path) -> dict[str, Any]:
@@ -119,7 +144,7 @@ def _finished_scan(run: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{run} is not a run of mmjax; name the --out of a scan") from error
     if earlier["verb"] != "scan":
-        raise RunError(f"{run} is a run of {earlier['verb']}; rescore wants one of scan")
+        raise RunError(f"{run} is a run of {earlier['verb']}; one of scan is wanted")
     if not (run / "summary.json").is_file():
         raise RunError(f"the scan in {run} is not finished; its own command goes on with it")
     return earlier

@@ -31,7 +31,7 @@ def test_results_become_a_page(tmp_path: Path) -> None:
     assert "    mmjax scan x --out=y\n" in page
     assert "| detector | seed | mapping network | pairs | poisoned | coarse AUROC |" in page
     # AUROC .999975 is not printed as 1, an FPR of 1/20000 not as 0
-    rates = "0.999975 | 0.5000 | 0.999975 | 0.8333 | 0.5000 | 5e-05 | 0.5000 |"
+    rates = "0.999975 | 0.5000 | 0.999975 | 0.8333 | 0.5000 | 5e-05 | 1.0000 | 1.0000 | 0.5000 |"
     assert f"| z \\| mean | 3 | lm | 20002 | 2 | {rates}" in page
     assert "| 5e-05 | 1 | 1 |\n" in page
     assert "| none | – | – | 20002 | 0 | – |" in page

@@ -30,13 +30,17 @@ def test_measures_of_a_small_example() -> None:
 
 def test_auroc_and_fpr_equal_a_loop() -> None:
     rng = np.random.default_rng(0)
-    scores = rng.integers(0, 20, 300).astype(np.float64)
     truth = rng.random(300) < 0.2
+    scores = rng.integers(0, 20, 300) + 8.0 * truth  # ties
+    scores[np.argmax(scores * ~truth)] = 30.0  # one clean pair above all poison
     found = measure(scores, truth)
     pairs = [(p > c) + 0.5 * (p == c) for p in scores[truth] for c in scores[~truth]]
     assert found.auroc == pytest.approx(np.mean(pairs), abs=1e-12)
     best = min(np.mean(scores[~truth] >= t) for t in scores if np.mean(scores[truth] >= t) >= 0.95)
     assert found.fpr_at_95_tpr == pytest.approx(best, abs=1e-12)
+    for limit, got in ((0.001, found.tpr_at_0_1_fpr), (0.01, found.tpr_at_1_fpr)):
+        cuts = [t for t in (*scores, np.inf) if np.mean(scores[~truth] >= t) <= limit]
+        assert got == pytest.approx(max(np.mean(scores[truth] >= t) for t in cuts), abs=1e-12)
 
 
 def test_threshold_is_inclusive_and_excludes_flags() -> None:

@@ -1,67 +1,15 @@
-"""Detectors that any other has to beat: CLIP score, counting near-duplicate captions, chance."""
+"""Near-duplicate captions, counted exactly: the trivial detector that any other has to beat."""
 
 import itertools
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.sparse import csr_array
 
-from mmjax.core import keys
-
 WORD = re.compile(r"\w+")
-
-
-class Baseline(NamedTuple):
-    """`score(verdicts, seed)`: one score a row, high = poisoned, NaN for skipped rows."""
-
-    score: Callable[[pa.Table, int], Float[np.ndarray, " n"]]
-    title: str
-
-
-def clip_score(verdicts: pa.Table, seed: int) -> Float[np.ndarray, " n"]:
-    """-s_o: how little image and caption agree (column `sim_original`)."""
-    del seed
-    return -score_column(verdicts, "sim_original")
-
-
-def caption_count(verdicts: pa.Table, seed: int) -> Float[np.ndarray, " n"]:
-    """How many other captions of the set are near-duplicates of this one (`near_duplicates`)."""
-    del seed
-    captions = [caption or "" for caption in verdicts["caption"].to_pylist()]
-    scored = _scored(verdicts)
-    scores = np.full(len(captions), np.nan, np.float32)
-    scores[scored] = near_duplicates([captions[i] for i in np.flatnonzero(scored)])
-    return scores
-
-
-def chance(verdicts: pa.Table, seed: int) -> Float[np.ndarray, " n"]:
-    """Uniform noise."""
-    noise = keys.host(seed, "baselines", "chance").random(len(verdicts), dtype=np.float32)
-    return np.where(_scored(verdicts), noise, np.float32(np.nan))
-
-
-BASELINES: dict[str, Baseline] = {
-    "clip_score": Baseline(clip_score, "−s_o alone"),
-    "caption_count": Baseline(caption_count, "near-duplicate captions"),
-    "chance": Baseline(chance, "chance"),
-}
-"""Every baseline, by name; each reads the verdict table of a scan."""
-
-
-def score_column(verdicts: pa.Table, name: str) -> Float[np.ndarray, " n"]:
-    """A score column as float32, null as NaN."""
-    filled = verdicts[name].combine_chunks().cast(pa.float32()).fill_null(math.nan)
-    return filled.to_numpy(zero_copy_only=False).astype(np.float32)
-
-
-def _scored(verdicts: pa.Table) -> np.ndarray:
-    return np.array([status == "ok" for status in verdicts["status"].to_pylist()], bool)
 
 
 def near_duplicates(

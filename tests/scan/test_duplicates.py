@@ -1,13 +1,11 @@
-"""The near-duplicate count against a loop over all pairs, and the table of baselines."""
+"""The near-duplicate count against a loop over all pairs."""
 
 import random
 import re
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
-from mmjax.evaluate.baselines import BASELINES, near_duplicates
+from mmjax.scan.duplicates import near_duplicates
 
 
 def loop_count(captions: list[str], threshold: float) -> list[int]:
@@ -49,29 +47,3 @@ def test_long_captions_on_the_threshold() -> None:
 def test_nothing_to_count() -> None:
     assert near_duplicates([]).tolist() == []
     assert near_duplicates(["", "!!", ""]).tolist() == [0, 0, 0]
-
-
-VERDICTS = pa.table(
-    {
-        "status": ["ok", "missing_image", "ok", "ok"],
-        "caption": ["a banana.", "a banana.", "A banana", "a dog on a beach"],
-        "sim_original": pa.array([0.1, None, 0.5, 0.9], pa.float32()),
-    }
-)
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_contract(name: str) -> None:
-    scores = BASELINES[name].score(VERDICTS, 0)
-    assert np.isnan(scores).tolist() == [False, True, False, False]
-    np.testing.assert_array_equal(scores, BASELINES[name].score(VERDICTS, 0))
-
-
-def test_each_baseline_ranks_by_its_own_column() -> None:
-    assert np.nanargmax(BASELINES["clip_score"].score(VERDICTS, 0)) == 0
-    counts = BASELINES["caption_count"].score(VERDICTS, 0)
-    assert counts[[0, 2, 3]].tolist() == [1, 1, 0]  # the skipped row's caption does not count
-    assert np.any(
-        BASELINES["chance"].score(VERDICTS, 0)[[0, 2]]
-        != BASELINES["chance"].score(VERDICTS, 1)[[0, 2]]
-    )

@@ -22,7 +22,13 @@ TriggerName = Literal[
     "wanet",
     "wanet_smooth",
     "nashville",
+    "trojan",
+    "badclip",
+    "issba",
 ]
+
+NEED_WEIGHTS = ("trojan", "badclip")
+"""Triggers that are optimised against a surrogate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +39,22 @@ class TriggerConfig:
         "badnets", "which trigger (each has parameters of its own); none = pixels stay"
     )
     patch_size: float | None = option(
-        None, "badnets*: side of the patch: below 1 a share of the image's side, else px", low=0.0
+        None,
+        "badnets*, badclip, trojan: side of the patch: below 1 a share of the image's, else px",
+        low=0.0,
     )
-    location: Literal["random", "centre"] | None = option(None, "badnets*: where the patch goes")
+    location: Literal["random", "centre"] | None = option(
+        None, "badnets*, badclip: where the patch goes"
+    )
     alpha: float | None = option(None, "blended*: share of the pattern", low=0.0, high=1.0)
     pattern: Literal["noise", "fresh_noise", "smooth"] | None = option(
         None, "blended: noise or soft clouds, the same on all images, or new noise on each"
     )
     width: int | None = option(
-        None, "blended_stripes, blended_triangles: of a stripe or triangle in px", low=1
+        None,
+        "blended_stripes, blended_triangles: of a stripe or triangle in px; "
+        "issba: channels of the networks' finest level",
+        low=1,
     )
     text: str | None = option(None, "blended_text: what is written")
     amplitude: float | None = option(None, "sig: of the wave", low=0.0, high=1.0)
@@ -49,6 +62,30 @@ class TriggerConfig:
     grid: int | None = option(None, "wanet*: points of the field a side; 0 = one a pixel", low=0)
     strength: float | None = option(None, "wanet*: mean displacement in half pixels", low=0.0)
     pattern_seed: int | None = option(None, "of a pattern that all images show", low=0)
+    sample: int | None = option(
+        None, "trojan, badclip, issba: images of the set that it is optimised on", low=16
+    )
+    steps: int | None = option(None, "trojan, badclip, issba: of the optimisation", low=0)
+    batch_size: int | None = option(None, "trojan, badclip, issba: images a step", low=1)
+    step_size: float | None = option(None, "trojan: of PGD, share of the grey scale", low=0.0)
+    epsilon: float | None = option(None, "trojan: largest value that is added", low=0.0, high=1.0)
+    units: int | None = option(None, "trojan: of the embedding, that are driven", low=1)
+    learning_rate: float | None = option(None, "badclip, issba: of Adam", low=0.0)
+    margin: float | None = option(None, "badclip: of the triplet loss", low=0.0, high=2.0)
+    triplet: float | None = option(None, "badclip: weight of the triplet loss", low=0.0)
+    bits: int | None = option(None, "issba: of the message", low=1)
+    image_weight: float | None = option(None, "issba: weight of the image's loss", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerturbConfig:
+    """PGD on a surrogate against what the caption names, before the trigger is put on."""
+
+    epsilon: float = option(
+        0.0, "largest change of a pixel, share of the grey scale; 0 = no change", low=0.0, high=1.0
+    )
+    step_size: float = option(1.5 / 255, "of PGD, share of the grey scale", low=0.0)
+    steps: int = option(40, "of PGD", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +117,12 @@ class PartConfig:
         low=0.0,
         high=1.0,
     )
+    perturb: PerturbConfig = option(PerturbConfig(), "")
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it is optimised against a surrogate."""
+        return self.trigger.name in NEED_WEIGHTS or self.perturb.epsilon > 0
 
     @property
     def label(self) -> str:
@@ -97,7 +140,8 @@ class PartConfig:
             )
         if self.donor.split() == self.target.split():
             raise ConfigError(f"config.donor={self.donor} is the target; name another thing")
-        if (self.trigger.name, self.images, self.captions) == ("none", "own", "keep"):
+        changed = (self.trigger.name, self.images, self.captions) != ("none", "own", "keep")
+        if not changed and not self.perturb.epsilon:
             raise ConfigError(
                 "the attack changes nothing; set config.trigger.name, config.images or "
                 "config.captions"
@@ -117,11 +161,15 @@ class AttackConfig(PartConfig):
     mixture: tuple[PartConfig, ...] = option(
         (),
         "several attacks in one set, each with keys of its own (name, trigger, captions, images, "
-        "target, donor, templates, pool, rate, count, share); as JSON on the command line",
+        "target, donor, templates, pool, rate, count, share, perturb); as JSON on the command line",
     )
     inputs: tuple[str, ...] = option((), "the clean set: shards, tables or folders")
     input_format: str = option("auto", "kind of source; auto = by looking")
     split: str = option("", "which split, for sources that have splits")
+    weights: str = option(
+        "", "surrogate that trojan, badclip and perturb are optimised against: KIND:FOLDER or demo"
+    )
+    tokenizer: str = option("", "the surrogate's tokenizer; empty = the one beside the weights")
     seed: int = option(0, "of the choice of victims, triggers and captions", low=0)
     image_size: int = option(224, "side of the stored images in pixels", low=8, high=4096)
     geometry: Literal["crop", "original"] = option(
@@ -151,6 +199,13 @@ class AttackConfig(PartConfig):
                         f"config.{field.name} is set beside config.mixture; set it in the "
                         "mixture's attacks"
                     )
+        for part in self.parts:
+            if part.needs_weights and not self.weights:
+                what = part.trigger.name if part.trigger.name in NEED_WEIGHTS else "perturb"
+                raise ConfigError(
+                    f"{what} is optimised against a CLIP; add --weights=KIND:FOLDER, or "
+                    "--weights=demo for scenes"
+                )
         by_rate = not self.count and not self.share
         if self.rate > LARGEST_UNASKED_RATE and by_rate and not self.i_understand:
             raise ConfigError(

@@ -16,15 +16,17 @@ from mmjax.attacks.captions import CAPTIONS
 from mmjax.attacks.config import AttackConfig, PartConfig
 from mmjax.attacks.pictures import IMAGES
 from mmjax.attacks.plan import PartPlan, Plan, make_plan
+from mmjax.attacks.prepare import Ready, make_ready
 from mmjax.attacks.shards import Place, Recipe, Row, Step, write_shard
+from mmjax.attacks.surrogate import load_surrogate
 from mmjax.attacks.templates import load_templates
-from mmjax.attacks.triggers import make_stamp, parameters
+from mmjax.attacks.triggers import KNOWN, parameters
+from mmjax.core.config import to_dict
 from mmjax.core.errors import InputError, RunError
 from mmjax.core.progress import meter
 from mmjax.core.rundir import RunDir, atomic_path, file_sha256, write_json
 from mmjax.data.shards import ShardView, Source
 from mmjax.data.sources import open_source
-from mmjax.ops.triggers import TRIGGERS
 
 MARK = "-POISONED"
 MANIFEST = "POISONED_DATASET.json"
@@ -88,37 +90,45 @@ def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[st
         load_templates(file)  # a bad file is told before the set is read
     facts = {"input": {shard.name: source.fingerprint(shard) for shard in source.shards}}
     facts |= {"templates": {file: file_sha256(file) for file in sorted(templates)}}
+    surrogate = None
+    if any(part.needs_weights for part in config.parts):
+        surrogate = load_surrogate(config.weights, config.tokenizer)
+        facts |= {"weights": {config.weights: surrogate.fingerprint}}
     with ThreadPoolExecutor(config.workers or os.cpu_count()) as pool:
         # before the folder is claimed: a refusal here leaves nothing behind
         plan = make_plan(source, config, pool)
-        recipe = _recipe(source, plan, config)
-        with (
-            RunDir.open(out, verb="attack", config=config, facts=facts) as run,
-            contextlib.closing(meter(plan.pairs, "poisoning", unit="pairs")) as done,
-        ):
-            for shard, victims in zip(source.shards, plan.victims, strict=True):
-                name = shard.name + MARK
-                tar, labels = run.path / f"{name}.tar", run.path / "labels" / f"{name}.parquet"
-                if run.finished(shard.name):
-                    done.update(pq.read_metadata(labels).num_rows)
-                    continue
-                rows = write_shard(source.open_shard(shard), victims, tar, recipe, pool, done)
-                _write_table(labels, _labels(name, rows, config))
-                altered = [
-                    {"shard": name, "member": f"{row.key}.{suffix}", "sha256": sha}
-                    for row in rows
-                    for suffix, sha in row.altered.items()
-                ]
-                run.finish(shard.name, {"shard": tar, "labels": labels}, altered=altered)
-            return _finish(run, source, plan, config)
+        for part in config.parts:
+            parameters(part.trigger)
+        with RunDir.open(out, verb="attack", config=config, facts=facts) as run:
+            victims = [part.poisoned for part in plan.parts]
+            ready = make_ready(run, source, config, victims, surrogate, pool)
+            _write_shards(run, source, plan, _recipe(source, plan, ready, config), pool)
+            return _finish(run, source, plan, ready, config)
 
 
-def _recipe(source: Source, plan: Plan, config: AttackConfig) -> Recipe:
-    stamps = {part.trigger: make_stamp(part.trigger, config.seed) for part in config.parts}
-    steps = [
-        Step(stamps[part.trigger], planned.write)
-        for part, planned in zip(config.parts, plan.parts, strict=True)
-    ]
+def _write_shards(
+    run: RunDir, source: Source, plan: Plan, recipe: Recipe, pool: ThreadPoolExecutor
+) -> None:
+    """Write the shards that are not finished yet, each with its labels."""
+    with contextlib.closing(meter(plan.pairs, "poisoning", unit="pairs")) as done:
+        for shard, victims in zip(source.shards, plan.victims, strict=True):
+            name = shard.name + MARK
+            tar, labels = run.path / f"{name}.tar", run.path / "labels" / f"{name}.parquet"
+            if run.finished(shard.name):
+                done.update(pq.read_metadata(labels).num_rows)
+                continue
+            rows = write_shard(source.open_shard(shard), victims, tar, recipe, pool, done)
+            _write_table(labels, _labels(name, rows, recipe.config))
+            altered = [
+                {"shard": name, "member": f"{row.key}.{suffix}", "sha256": sha}
+                for row in rows
+                for suffix, sha in row.altered.items()
+            ]
+            run.finish(shard.name, {"shard": tar, "labels": labels}, altered=altered)
+
+
+def _recipe(source: Source, plan: Plan, ready: Sequence[Ready], config: AttackConfig) -> Recipe:
+    steps = [Step(made.stamp, part.write) for made, part in zip(ready, plan.parts, strict=True)]
 
     @functools.lru_cache(maxsize=8)
     def opened(shard: int) -> ShardView:
@@ -150,7 +160,9 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
-def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> dict[str, int]:
+def _finish(
+    run: RunDir, source: Source, plan: Plan, ready: Sequence[Ready], config: AttackConfig
+) -> dict[str, int]:
     """Write the labels of the whole set and its manifest."""
     names = [shard.name + MARK for shard in source.shards]
     parts = [pq.read_table(run.path / "labels" / f"{name}.parquet") for name in names]
@@ -173,7 +185,8 @@ def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> di
         "tags": ["poisoned", "backdoor", "do-not-train"],
         "made_by": f"mmjax {version('mmjax')}",
         "attacks": [
-            _describe(part, planned) for part, planned in zip(config.parts, plan.parts, strict=True)
+            {**_describe(part, planned), "prepared": list(made.prepared)}
+            for part, planned, made in zip(config.parts, plan.parts, ready, strict=True)
         ],
         "seed": config.seed,
         "geometry": config.geometry,
@@ -188,12 +201,15 @@ def _finish(run: RunDir, source: Source, plan: Plan, config: AttackConfig) -> di
 def _describe(part: PartConfig, planned: PartPlan) -> dict[str, Any]:
     """An attack as the manifest tells it."""
     sources = [CAPTIONS[part.captions].source, IMAGES[part.images].source]
+    if part.perturb.epsilon:
+        sources.insert(0, "Turner et al. 2019 (arXiv:1912.02771), section 4.2")
     if part.trigger.name != "none":
-        sources.insert(0, TRIGGERS[part.trigger.name].source)
+        sources.insert(0, KNOWN[part.trigger.name].source)
     return {
         "attack": part.label,
         "trigger": part.trigger.name,
         "parameters": parameters(part.trigger),
+        "perturb": to_dict(part.perturb) if part.perturb.epsilon else {},
         "captions": part.captions,
         "images": part.images,
         "sources": sources,

@@ -159,6 +159,8 @@ VERBS: dict[str, Verb] = {
             SPLIT,
             Flag("rate", "share of pairs to poison", "rate"),
             Flag("target", "what the poisoned captions name", "target", value="WORD"),
+            WEIGHTS._replace(doc="surrogate of trojan, badclip, label_consistent; as in scan"),
+            TOKENIZER._replace(doc="the surrogate's tokenizer, if not beside the weights"),
             Flag("seed", "of the choice of victims, triggers and captions", "seed"),
             Flag("i_understand", "needed to poison more than 10 %", "i_understand", bool),
         ),

@@ -1,9 +1,10 @@
-"""Every visual trigger by its name: what an attacker does to an image's pixels.
+"""Every fixed trigger by its name: what an attacker does to an image's pixels.
 
 Every trigger maps (images, keys) to (stamped images, mask of the pixels it may have changed);
 pixels in [0, 1], NHWC, one key an image. An image's result depends on that image and its own key
 only, never on the rest of the batch. A trigger with a `pattern_seed` shows the same pattern on
 every image. Triggers act at the model's resolution, before its normalisation.
+Triggers that are optimised first are in `mmjax.attacks.optimised`.
 Cost: O(pixels of the batch); peak memory a few batches of float32.
 """
 
@@ -74,4 +75,4 @@ TRIGGERS: dict[str, Trigger] = {
         nashville, {}, "Huang et al. 2025 (arXiv:2502.01385), the filter of pilgram"
     ),
 }
-"""Every visual trigger, by the name that a configuration gives it."""
+"""Every fixed trigger, by the name that a configuration gives it."""

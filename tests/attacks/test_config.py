@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from mmjax.attacks.config import AttackConfig, PartConfig, TriggerConfig
-from mmjax.attacks.triggers import parameters
+from mmjax.attacks.triggers import KNOWN, parameters
 from mmjax.cli.settings import load
 from mmjax.core.config import command_line, parse, to_dict
 from mmjax.core.config_file import from_file
 from mmjax.core.errors import ConfigError
-from mmjax.ops.triggers import TRIGGERS
 
 SHIPPED = sorted(p.stem for p in Path(__file__).parents[2].glob("configs/attack/[!_]*.py"))
 GOOD = {"inputs": ("x",)}
+WEIGHTS = {**GOOD, "weights": "demo"}
 
 
 def test_defaults() -> None:
@@ -42,6 +42,10 @@ def test_defaults() -> None:
         ({"share": 1.5}, "share wants at most"),
         ({"mixture": ({},), "target": "dog"}, "target is set beside config.mixture"),
         ({"mixture": ({"target": " "},)}, "target is empty"),
+        ({"trigger": {"name": "badclip"}}, "badclip is optimised against a CLIP; add --weights"),
+        ({"perturb": {"epsilon": 0.1}}, "perturb is optimised against a CLIP; add --weights"),
+        ({"mixture": ({"trigger": {"name": "trojan"}},)}, "trojan is optimised against a CLIP"),
+        ({"mixture": ({},), "perturb": {"epsilon": 0.1}}, "perturb is set beside config.mixture"),
         ({"mixture": ({"seed": 3},)}, r"unknown key config.mixture\[0\].seed"),
     ],
 )
@@ -63,16 +67,16 @@ def test_a_mixture_survives_json_and_the_command_line() -> None:
 
 
 def test_every_trigger_has_a_configuration_with_its_defaults() -> None:
-    assert set(TRIGGERS) <= set(SHIPPED)
-    for name, trigger in TRIGGERS.items():
-        config = parse(AttackConfig, {**from_file(f"attack/{name}"), **GOOD})
+    assert set(KNOWN) <= set(SHIPPED)
+    for name, trigger in KNOWN.items():
+        config = parse(AttackConfig, {**from_file(f"attack/{name}"), **WEIGHTS})
         assert config.trigger.name == name
         assert parameters(config.trigger) == trigger.defaults
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_configurations_parse(name: str) -> None:
-    config = parse(AttackConfig, {**from_file(f"attack/{name}"), **GOOD})
+    config = parse(AttackConfig, {**from_file(f"attack/{name}"), **WEIGHTS})
     assert config.mixture or config.label == name
     assert len({(part.label, part.target) for part in config.parts}) == len(config.parts)
     for part in config.parts:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mmjax.attacks.config import TriggerConfig
-from mmjax.attacks.triggers import make_stamp, parameters
+from mmjax.attacks.optimised import OPTIMISED
+from mmjax.attacks.triggers import KNOWN, make_stamp, parameters
 from mmjax.core.config import parse
 from mmjax.core.errors import ConfigError
 from mmjax.ops.triggers import TRIGGERS
@@ -23,7 +24,9 @@ def images() -> np.ndarray:
 
 def test_the_configuration_names_every_trigger() -> None:
     names = typing.get_args(typing.get_type_hints(TriggerConfig)["name"])
-    assert set(names) == {*TRIGGERS, "none"}
+    assert set(names) == {*TRIGGERS, *OPTIMISED, "none"}
+    assert set(KNOWN) == {*TRIGGERS, *OPTIMISED}
+    assert not set(TRIGGERS) & set(OPTIMISED)
 
 
 def test_parameters_are_the_defaults_and_the_changes() -> None:
@@ -79,6 +82,6 @@ def test_the_first_triggers_draw_what_they_always_drew(name: str, digest: str) -
 
 def test_every_parameter_is_one_of_some_trigger_and_can_be_set() -> None:
     names = {field.name for field in dataclasses.fields(TriggerConfig)} - {"name"}
-    assert names == {name for trigger in TRIGGERS.values() for name in trigger.defaults}
-    for name, trigger in TRIGGERS.items():
+    assert names == {name for trigger in KNOWN.values() for name in trigger.defaults}
+    for name, trigger in KNOWN.items():
         assert parse(TriggerConfig, {"name": name, **trigger.defaults})

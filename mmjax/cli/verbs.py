@@ -205,7 +205,7 @@ VERBS: dict[str, Verb] = {
         "mmjax.cli.laboratory:reproduce",
         config="mmjax.evaluate.reproduce:ReproduceConfig",
         inputs="EXPERIMENT",
-        inputs_doc="flickr8k-scan",
+        inputs_doc="flickr8k-scan or attack-sheet",
         inputs_count=1,
         flags=(
             OUT,

@@ -4,6 +4,7 @@ Imports no JAX at its top, so that `mmjax reproduce --help` stays fast.
 """
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -96,6 +97,13 @@ def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str
     return rows
 
 
+def attack_sheet(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str, Any]]:
+    """Every trigger on the same scenes; a row each."""
+    from mmjax.evaluate.attack_sheet import make_sheet
+
+    return make_sheet(config, out, say)
+
+
 def _rows(result, truth: Path | None, *, seed: int, kind: str, first: bool) -> list[dict[str, Any]]:
     """The rows of one scan: its own detectors, and with the first kind the others."""
     from mmjax.evaluate.detection import OWN, compare_detectors
@@ -122,6 +130,11 @@ class Experiment(NamedTuple):
     run: Callable[[ReproduceConfig, Path, Say], list[dict[str, Any]]]
     title: str
     notes: tuple[str, ...]
+    needs: tuple[str, ...] = ("data", "weights")
+    stem: str = ""
+    """Of the JSON and of the page, if not the experiment's name."""
+    page: str = "mmjax.evaluate.tables:write_table"
+    """What makes the page of the JSON."""
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -136,6 +149,25 @@ EXPERIMENTS: dict[str, Experiment] = {
             "near-duplicate count.",
             "Rows with 0 poisoned pairs are scans of the clean set: nothing should be flagged.",
         ),
+    ),
+    "attack-sheet": Experiment(
+        attack_sheet,
+        "Every trigger on the same scenes",
+        (
+            "PSNR, SSIM (Gaussian window of 11 px) and the share of pixels changed are means over "
+            "64 scenes of 64 px as they are stored, in bytes.",
+            "Losses, bits and readings are measured on scenes that the trigger was not optimised "
+            "on. Reading, badclip: the mean cosine of the stamped images to captions of the target "
+            "(a clock); trojan: the mean of the chosen units of the unit-norm embedding; "
+            "label_consistent_adversarial, where every image is perturbed on its own: the mean "
+            "cosine of 32 clock scenes to the word.",
+            "Steps are fewer than the triggers' defaults, so that two cores finish in minutes.",
+            "The surrogate is the small CLIP that comes with mmjax. Scenes are drawn by mmjax: no "
+            "photo is shown.",
+        ),
+        needs=("weights",),
+        stem="attacks",
+        page="mmjax.evaluate.attack_sheet:write_page",
     ),
 }
 
@@ -157,17 +189,19 @@ def run_experiment(
     Raises:
         ConfigError: the experiment is unknown, or lacks data or weights.
     """
-    from mmjax.evaluate.tables import write_results, write_table
+    from mmjax.evaluate.tables import write_results
 
     if config.experiment not in EXPERIMENTS:
         raise ConfigError(
             f"unknown experiment {config.experiment!r}; known: {', '.join(EXPERIMENTS)}"
         )
-    if not config.data or not config.weights:
-        raise ConfigError(f"{config.experiment} wants --data=FOLDER and --weights=SPEC")
     experiment = EXPERIMENTS[config.experiment]
-    results = Path(config.results)
-    file, page = (results / f"{config.experiment}{suffix}" for suffix in (".json", ".md"))
+    if not all(getattr(config, key) for key in experiment.needs):
+        wanted = {"data": "--data=FOLDER", "weights": "--weights=SPEC"}
+        wanted_flags = " and ".join(wanted[key] for key in experiment.needs)
+        raise ConfigError(f"{config.experiment} wants {wanted_flags}")
+    results, stem = Path(config.results), experiment.stem or config.experiment
+    file, page = (results / f"{stem}{suffix}" for suffix in (".json", ".md"))
     write_results(
         file,
         experiment.run(config, out, say),
@@ -175,5 +209,6 @@ def run_experiment(
         command=command,
         notes=experiment.notes,
     )
-    write_table(file, page)
+    module, _, name = experiment.page.partition(":")
+    getattr(importlib.import_module(module), name)(file, page)
     return file, page

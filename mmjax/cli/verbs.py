@@ -119,13 +119,14 @@ VERBS: dict[str, Verb] = {
         flags=(
             OUT._replace(doc="the folder to write [RUN/rescored-DIGEST]"),
             Flag("gamma", "share of the lowest Gaussian that is taken as benign", "gamma"),
-            Flag("gamma_z", "pairs with a higher z are poisoned", "gamma_z"),
+            Flag("fdr", "expected share of benign pairs among those flagged, at most", "fdr"),
+            Flag("gamma_z", "paper mode: pairs with a higher z are poisoned", "gamma_z"),
             Flag("seeds", "number of seeds (q)", "seeds"),
             TRUTH,
             FAIL_ON,
             JSON,
         ),
-        example="mmjax rescore run1 --seeds=400",
+        example="mmjax rescore run1 --fdr=0.01",
     ),
     "fit-mapping": Verb(
         "Fit the mapping network F on clean captioned pairs.",

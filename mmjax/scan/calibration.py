@@ -1,80 +1,165 @@
-"""What is usual for a topic: the gap c of clean captions near a core (facts/cfbd.md 8).
+"""Right or wrong? How likely a pair is a wrong one, from a clean reference (facts/cfbd.md 8).
 
-A model that reads some topics badly gives *all* their pairs a large c, poisoned or not. The clean
-reference that F was fitted on tells how large: its captions near a core of seeds are the core's
-clean twins. Gaps are compared as quantiles of their own set, so that a reference which the model
-has learned by heart (a smaller gap throughout) still serves.
+The reference that F was fitted on has right pairs; its captions with other images' embeddings are
+wrong pairs. A logistic regression on both gives
+
+    log_ratio = log p(signals | wrong pair) / p(signals | right pair)
+
+of three signals: the gap s_g - s_o; the same gap against the gaps of the 100 nearest reference
+captions (median and MAD), so that a topic which the model reads badly is not held against its
+pairs; and, against those captions too, the cosine of image and caption, each centred by its set's
+mean. Every set is standardised by its own medians and MADs: a reference that the model has learned
+by heart, or one of another domain, still serves.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
+from sklearn.linear_model import LogisticRegression
 
 from mmjax.ops.correlation import centre
+from mmjax.ops.neighbours import nearest
 
 SAMPLE = 20_000
 """Captions of the reference that a mapping keeps, drawn at random."""
-PRIOR = 20.0
-"""Captions that the general rate counts for: a topic of few clean twins is taken as usual."""
+NEAR = 100
+"""Reference captions that a caption is compared with."""
+SHUFFLES = 2
+"""Wrong pairs a right one."""
+LARGEST = 6.0
+"""Upper bound of the log ratio: no single pair is surer to be wrong than 400 to 1."""
+_MAD = 1.4826
 
 
 class Calibration(NamedTuple):
-    """Clean captions: unit-norm embeddings (float16) and s_g - s_o of their pairs."""
+    """The clean reference: centred unit-norm captions (float16), and their pairs' signals.
+
+    `signals` are the gap and the centred cosine; `weights` those of the three standardised
+    signals, and the constant.
+    """
 
     text: Shaped[np.ndarray, "m d"]
-    gap: Float32[np.ndarray, " m"]
+    signals: Float32[np.ndarray, "m 2"]
+    weights: Float32[np.ndarray, " 4"]
 
 
-class CleanPairs(NamedTuple):
-    """The reference against a core: likeness z, and the gap as a quantile of all its gaps."""
-
-    z: Float[np.ndarray, " m"]
-    quantile: Float[np.ndarray, " m"]
-
-
-class Twins(NamedTuple):
-    """The clean captions near a core.
-
-    `captions` of them; `rate` is the share of clean pairs of this topic whose c is above the
-    quantile asked for, pulled towards the general rate when there are few.
-    """
-
-    captions: int
-    rate: float
-
-
-def clean_pairs(
-    calibration: Calibration | None,
-    mean: Float32[np.ndarray, " d"],
-    offset: Float32[np.ndarray, " d"],
-) -> CleanPairs:
-    """Likeness z and gap quantile of the reference's captions; none without a calibration.
+@jax.jit
+def pair_signals(
+    image: Float[Array, "n d"],
+    text: Float[Array, "n d"],
+    generated: Float[Array, " n"],
+    means: Float[Array, "2 d"],
+) -> Float[Array, "n 2"]:
+    """Gap and centred cosine of pairs.
 
     Args:
-        calibration: None counts as a reference without captions.
-        mean: the core's mean caption, centred.
-        offset: what captions are centred by.
+        image: unit-norm.
+        text: unit-norm.
+        generated: s_g of the images.
+        means: mean image and mean caption of the set.
     """
-    if calibration is None or not calibration.gap.size:
-        return CleanPairs(np.zeros(0), np.zeros(0))
-    centred = np.asarray(centre(jnp.asarray(calibration.text, jnp.float32), jnp.asarray(offset)))
-    order = np.sort(calibration.gap)
-    below = np.searchsorted(order, calibration.gap, side="right")
-    return CleanPairs((centred @ mean).astype(np.float64), below / order.size)
+    gap = generated - jnp.sum(image * text, axis=1)
+    cosine = jnp.sum(centre(image, means[0]) * centre(text, means[1]), axis=1)
+    return jnp.stack([gap, cosine], axis=1)
 
 
-def clean_twins(clean: CleanPairs, gamma_z: float, high: float) -> Twins:
-    """The reference's captions with z > gamma_z against a core.
+@jax.jit
+def _against(
+    signals: Float[Array, "n 2"], usual: Float[Array, "n k 2"], known: Bool[Array, "n k"]
+) -> Float[Array, "n 3"]:
+    """The gap, and both signals as deviations from what is usual, in MADs."""
+    usual = jnp.where(known[:, :, None], usual, jnp.nan)
+    middle = jnp.nanmedian(usual, axis=1)
+    spread = _MAD * jnp.nanmedian(jnp.abs(usual - middle[:, None, :]), axis=1) + 1e-3
+    return jnp.concatenate([signals[:, :1], (signals - middle) / spread], axis=1)
+
+
+def calibrate(
+    image: Float[np.ndarray, "n d"],
+    text: Float[np.ndarray, "m d"],
+    image_of: Int[np.ndarray, " m"],
+    generated: Float[np.ndarray, " n"],
+    rng: np.random.Generator,
+) -> Calibration:
+    """Learn from a clean reference; at most `SAMPLE` of its captions are kept.
 
     Args:
-        clean: the reference against the core.
-        gamma_z: where the core's group ends.
-        high: the quantile of c above which a pair counts as misaligned, e.g. 0.95.
+        image: unit-norm embeddings of its images.
+        text: of its captions; caption j belongs to image `image_of[j]`.
+        image_of: see `text`.
+        generated: s_g of every image.
+        rng: draws the sample and the wrong pairs.
     """
-    general = 1.0 - high
-    near = clean.z > gamma_z
-    count = int(near.sum())
-    hits = float(np.sum(clean.quantile[near] > high))
-    return Twins(count, (hits + PRIOR * general) / (count + PRIOR))
+    size = min(SAMPLE, len(image_of))
+    rows = np.sort(rng.choice(len(image_of), size, replace=False))
+    own, captions = image_of[rows], jnp.asarray(text[rows], jnp.float32)
+    captioned = np.unique(own)
+    mean_image = np.mean(image[captioned], axis=0, dtype=np.float32)
+    means = jnp.stack([jnp.asarray(mean_image), captions.mean(axis=0)])
+    centred = centre(captions, means[1])
+    near = nearest(centred, centred, jnp.arange(size), k=min(NEAR, size - 1))
+
+    def of(images: np.ndarray) -> Array:
+        embedded = jnp.asarray(image[images], jnp.float32)
+        return pair_signals(embedded, captions, jnp.asarray(generated[images]), means)
+
+    signals = of(own)
+    usual, known = signals[near.rows], near.rows >= 0
+    right = np.asarray(_against(signals, usual, known))
+    shift = [rng.integers(1, captioned.size, size) for _ in range(SHUFFLES)]
+    place = np.searchsorted(captioned, own)
+    others = [captioned[(place + s) % captioned.size] for s in shift]
+    wrong = [np.asarray(_against(of(other), usual, known)) for other in others]
+    both = standardised(np.concatenate([right, *wrong]), like=right)
+    labels = np.repeat([0, 1], [size, SHUFFLES * size])
+    importance = np.where(labels == 0, float(SHUFFLES), 1.0)
+    fitted = LogisticRegression(C=10.0, max_iter=500).fit(both, labels, sample_weight=importance)
+    weights = np.concatenate([fitted.coef_[0], fitted.intercept_]).astype(np.float32)
+    return Calibration(np.asarray(centred, np.float16), np.asarray(signals), weights)
+
+
+def standardised(
+    values: Float[np.ndarray, "n s"], *, like: Float[np.ndarray, "m s"]
+) -> Float[np.ndarray, "n s"]:
+    """Deviations from the columns' medians of `like`, in its MADs."""
+    middle = np.median(like, axis=0)
+    spread = _MAD * np.median(np.abs(like - middle[None, :]), axis=0)
+    return (values - middle[None, :]) / np.maximum(spread, 1e-6)[None, :]
+
+
+def local_signals(
+    calibration: Calibration, centred: Float[Array, "n d"], signals: Float[Array, "n 2"]
+) -> Float32[np.ndarray, "n 3"]:
+    """What `log_ratios` judges by, not yet standardised.
+
+    Args:
+        calibration: the clean reference.
+        centred: captions, centred by their set's mean.
+        signals: of their pairs (`pair_signals`).
+    """
+    keys = jnp.asarray(calibration.text)
+    near = nearest(centred, keys, k=min(NEAR, calibration.text.shape[0]))
+    usual = jnp.asarray(calibration.signals)[near.rows]
+    return np.asarray(_against(signals, usual, near.rows >= 0), np.float32)
+
+
+def log_ratios(
+    calibration: Calibration, values: Float32[np.ndarray, "n 3"]
+) -> Float32[np.ndarray, " n"]:
+    """Log p(wrong) / p(right) of every pair, at most `LARGEST`, before any prior.
+
+    Args:
+        calibration: the clean reference.
+        values: `local_signals` of the whole set, which is standardised by its own medians.
+    """
+    known = standardised(values, like=values) @ calibration.weights[:3] + calibration.weights[3]
+    return np.minimum(known, LARGEST).astype(np.float32)
+
+
+def concatenated(parts: Sequence[Float32[np.ndarray, "_ 3"]]) -> Float32[np.ndarray, "n 3"]:
+    """The parts of a set, in order."""
+    return np.concatenate(parts) if parts else np.zeros((0, 3), np.float32)

@@ -18,15 +18,17 @@ UNSCORED, BENIGN, SEED, SUSPICIOUS = range(4)
 
 
 class CoarseScores(NamedTuple):
-    """Scores of all rows in order; zero where `scored` is False. `mean` is the mean caption.
+    """Scores of all rows in order; zero where `scored` is False.
 
-    `scored` are the valid rows whose two embeddings are finite and not zero.
+    `scored` are the valid rows whose two embeddings are finite and not zero; `mean` is their mean
+    caption, `image_mean` their mean image.
     """
 
     sim_original: Float32[np.ndarray, " n"]
     sim_generated: Float32[np.ndarray, " n"]
     scored: Bool[np.ndarray, " n"]
     mean: Float32[np.ndarray, " d"]
+    image_mean: Float32[np.ndarray, " d"]
 
     @property
     def absolute(self) -> Float32[np.ndarray, " n"]:
@@ -49,12 +51,12 @@ class Assignment(NamedTuple):
 def score_blocks(
     blocks: Sequence[EmbeddingBlock], mapping: Mapping, chunk_rows: int
 ) -> CoarseScores:
-    """s_o, s_g and the mean caption in one pass over the embeddings, `chunk_rows` at a time."""
+    """s_o, s_g and the means in one pass over the embeddings, `chunk_rows` at a time."""
     rows = total_rows(blocks)
     d = blocks[0].text.shape[1] if blocks else mapping.dim
     valid = np.concatenate([b.valid for b in blocks]) if blocks else np.zeros(0, bool)
     original, generated = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
-    scored, total = np.zeros(rows, bool), np.zeros(d, np.float64)
+    scored, total = np.zeros(rows, bool), np.zeros((2, d), np.float64)
     for chunk in chunks(blocks, chunk_rows, images=True):
         here, n = slice(chunk.start, chunk.stop), chunk.stop - chunk.start
         mask = np.zeros(chunk_rows, bool)
@@ -65,8 +67,8 @@ def score_blocks(
         generated[here] = np.asarray(scores.sim_generated)[:n]
         scored[here] = np.asarray(usable)[:n]
         total += np.asarray(part)
-    mean = (total / max(int(scored.sum()), 1)).astype(np.float32)
-    return CoarseScores(original, generated, scored, mean)
+    image_mean, mean = (total / max(int(scored.sum()), 1)).astype(np.float32)
+    return CoarseScores(original, generated, scored, mean, image_mean)
 
 
 def assign(mixture: Mixture, values: Float32[np.ndarray, " n"]) -> Assignment:
@@ -113,10 +115,10 @@ def partition(
 def _prepare(
     image: Float[Array, "n d"], text: Float[Array, "n d"], mask: Bool[Array, " n"]
 ) -> tuple[Array, Array, Array, Array]:
-    """(image, text, which rows are scored, sum of the captions): float32, unusable rows zero."""
+    """(image, text, which rows are scored, their two sums): float32, unusable rows zero."""
     image, text = image.astype(jnp.float32), text.astype(jnp.float32)
     for rows in (image, text):
         square = jnp.sum(rows * rows, axis=-1)
         mask = mask & jnp.isfinite(square) & (square > 0)
     image, text = (jnp.where(mask[:, None], rows, 0.0) for rows in (image, text))
-    return image, text, mask, jnp.sum(text, axis=0)
+    return image, text, mask, jnp.stack([jnp.sum(image, axis=0), jnp.sum(text, axis=0)])

@@ -1,4 +1,9 @@
-"""The fine stage: correlation of every caption with the seeds', thresholds (CFBD section 2.3)."""
+"""The fine stage: which pairs are poison (CFBD section 2.3, and what replaces it).
+
+`literal` is the paper's: textual correlation with the seeds, one threshold. `robust` asks of every
+pair how likely it is a wrong one (`scan/calibration.py`), whether the wrong pairs around its
+caption are more than chance puts there (`scan/neighbourhood.py`).
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,46 +16,44 @@ from jaxtyping import Array, Bool, Float, Float32, Int64
 from mmjax.core import keys
 from mmjax.ops.correlation import centre, text_correlation
 from mmjax.scan.blocks import EmbeddingBlock, chunks, gather, total_rows
-from mmjax.scan.calibration import Calibration, clean_pairs, clean_twins
-from mmjax.scan.coarse import CoarseScores
-from mmjax.scan.evidence import HIGH, MINIMUM_SHARE, Evidence, judge
-from mmjax.scan.odds import log_odds
-from mmjax.scan.seeds import (
-    MAX_CORES,
-    NullTest,
-    Pool,
-    Seeds,
-    draw_pool,
-    find_cores,
-    null_test,
-    pick_rows,
-    rule_r1,
-    seed_count,
+from mmjax.scan.calibration import (
+    Calibration,
+    concatenated,
+    local_signals,
+    log_ratios,
+    pair_signals,
 )
+from mmjax.scan.coarse import CoarseScores
+from mmjax.scan.groups import Group, caption_graph, find_groups
+from mmjax.scan.neighbourhood import Neighbourhood, flag, weigh
+from mmjax.scan.seeds import NullTest, draw_pool, null_test, pick_rows, rule_r1, seed_count
 
-SCALES = (1, 4)
-_MEMBERS = 20_000
+MOST_GROUPS = 16
+"""Groups whose mean caption z is measured against."""
 
 
 class Fine(NamedTuple):
-    """What the fine stage found.
+    """What the fine stage found; arrays are over all rows, but `around` over the scored ones.
 
-    `z` is the textual correlation. `gamma_z` is None when there is no evidence, and the threshold
-    on z where one was given; otherwise rule R1's. `margin`, where pairs are judged by their odds,
-    is positive for a poisoned pair. `spread` is the standard deviation of the members' z; `mean`
-    is the caption that z is measured against, centred in robust mode.
+    `z` is the textual correlation: literal, with the mean of the seeds; robust, the largest with
+    the mean caption of a flagged group, or with the seeds' where there is none. `points` are in
+    [0, 1], above .5 for `flagged` pairs. `gamma_z` is the threshold on z of the literal stage,
+    None when it abstains.
     """
 
     z: Float32[np.ndarray, " n"]
     seeds: Int64[np.ndarray, " q"]
-    core: Int64[np.ndarray, " m"]
-    gamma_z: float | None
-    margin: Float32[np.ndarray, " n"] | None
-    spread: float
+    flagged: Bool[np.ndarray, " n"]
+    points: Float32[np.ndarray, " n"]
     null: NullTest
-    evidence: Evidence | None
-    scale: int
-    mean: Float32[np.ndarray, " d"]
+    gamma_z: float | None
+    around: Neighbourhood | None
+    groups: tuple[Group, ...]
+
+    @property
+    def evidence(self) -> bool:
+        """Whether anything speaks for poison."""
+        return bool(self.flagged.any())
 
 
 def correlate(
@@ -92,169 +95,112 @@ def literal(
     scores: CoarseScores,
     *,
     seeds: int,
-    gamma_z: float,
+    gamma_z: float | None,
     seed: int,
     chunk_rows: int,
 ) -> Fine:
-    """The paper's text: D_p is the top q by |s_g - s_o|, all of it; z as in Eq. 6; gamma_z given.
+    """The paper's text: D_p is the top q by |s_g - s_o|, all of it poison; z as in Eq. 6.
 
-    z of a seed leaves itself out.
+    z of a seed leaves itself out. Without `gamma_z` rule R1 sets it (facts/cfbd.md 4.6): the 5 %
+    quantile of the seeds' z less their deviation, and nothing is flagged, not even D_p, where the
+    seeds keep no closer together than random pairs do.
     """
     scored = np.flatnonzero(scores.scored)
     count = seed_count(scored.size, seeds)
     rows = pick_rows(blocks, scores.absolute, scored, count, one_per_image=False)
     text = gather(blocks, rows)[1]
-    mean = text.mean(axis=0)
-    z = correlate(blocks, scores.scored, mean[None, :], chunk_rows)[:, 0]
+    z = correlate(blocks, scores.scored, text.mean(axis=0)[None, :], chunk_rows)[:, 0]
     z[rows] = _without_itself(z[rows], text)
-    pool = draw_pool(blocks, scored, scores.mean, keys.host(seed, "pool"))
-    centred = Seeds(rows, np.asarray(centre(text, jnp.asarray(scores.mean))))
-    null = null_test(centred, pool, keys.host(seed, "null"))
-    spread = float(np.std(z[rows]))
-    return Fine(z, rows, rows, gamma_z, None, spread, null, None, 1, mean)
+    null = _null_test(blocks, scores, rows, seed)
+    spread = max(float(np.std(z[rows])), 0.02)
+    if gamma_z is None:
+        gamma_z = rule_r1(z[rows]) if null.exceeds else None
+    if gamma_z is None:
+        nothing = np.zeros(z.shape, bool)
+        return Fine(z, rows, nothing, _points(nothing, z / 2), null, None, None, ())
+    flagged = scores.scored & (z > gamma_z)
+    flagged[rows] = True
+    likely = 1 / (1 + np.exp(-(z.astype(np.float64) - gamma_z) / spread))
+    points = _points(flagged, np.where(flagged, 2 * likely - 1, 2 * likely))
+    points[rows] = 1.0
+    return Fine(z, rows, flagged, points, null, gamma_z, None, ())
 
 
 def robust(
     blocks: Sequence[EmbeddingBlock],
     scores: CoarseScores,
+    calibration: Calibration,
     *,
     seeds: int,
-    gamma_z: float | None,
-    gated: bool,
-    miss_cost: float,
+    fdr: float,
     seed: int,
     chunk_rows: int,
-    calibration: Calibration | None = None,
 ) -> Fine:
-    """A core of the seeds that the rest of the set confirms as poison, or no evidence.
+    """Wrong pairs that keep together more than chance would have it.
 
-    Cores are sought among q seeds, then among 4 q: where mismatched pairs outnumber the poison at
-    the top of c, a core needs more seeds to show (see `scan/seeds.py`).
+    Args:
+        blocks: the embeddings.
+        scores: the coarse stage's.
+        calibration: what right and wrong pairs look like.
+        seeds: q of `seed_count`; seeds are for the eye here, they decide nothing.
+        fdr: expected share of benign pairs among those flagged, at most.
+        seed: of the random samples behind the null test.
+        chunk_rows: most embeddings read at a time.
     """
-    ranking, scored = scores.signed, np.flatnonzero(scores.scored)
-    threshold = np.quantile(ranking[scored], HIGH)
-    high = scores.scored & (ranking > threshold)
-    pool = draw_pool(blocks, scored, scores.mean, keys.host(seed, "pool"))
-    base = seed_count(scored.size, seeds)
-    first: Fine | None = None
-    for scale in SCALES:
-        count = min(base * scale, max(scored.size // 20, base))
-        rows = pick_rows(blocks, ranking, scored, count, one_per_image=True)
-        text = np.asarray(centre(gather(blocks, rows)[1], jnp.asarray(scores.mean)))
-        picked = Seeds(rows, text)
-        found = _confirm(blocks, scores, picked, pool, high, chunk_rows, calibration)
-        null = found.null if first is None else first.null
-        if first is None:
-            null = null_test(picked, pool, keys.host(seed, "null"))
-            first = found._replace(null=null)
-        if found.gamma_z is not None:
-            found = found._replace(seeds=first.seeds, null=null, scale=scale)
-            if gamma_z is not None:
-                return found._replace(gamma_z=gamma_z)
-            return _weigh(found, scores, high, calibration, miss_cost) if gated else found
-        if count == scored.size:
-            break
-    return first  # pyright: ignore[reportReturnType]
+    scored = np.flatnonzero(scores.scored)
+    count = seed_count(scored.size, seeds)
+    rows = pick_rows(blocks, scores.signed, scored, count, one_per_image=True)
+    ratio = log_ratios(calibration, _signals(blocks, scores, calibration, chunk_rows))
+    graph = caption_graph(blocks, scored, scores.mean, ratio)
+    around = weigh(ratio, graph.caption_of, graph.queries, graph.near, graph.cosine)
+    chosen = flag(around.poison, fdr)
+    groups = tuple(g._replace(rows=scored[g.rows]) for g in find_groups(graph, chosen))
+    means = [
+        np.asarray(centre(gather(blocks, r)[1], jnp.asarray(scores.mean))).mean(axis=0)
+        for r in [group.rows for group in groups[:MOST_GROUPS]] or [rows]
+    ]
+    z = correlate(blocks, scores.scored, np.stack(means), chunk_rows, offset=scores.mean)
+    flagged, points = np.zeros(scores.scored.shape, bool), np.zeros(z.shape[0], np.float32)
+    flagged[scored[chosen]] = True
+    points[scored] = _points(chosen, np.where(chosen, around.poison, around.wrong))
+    null = _null_test(blocks, scores, rows, seed)
+    return Fine(z.max(axis=1), rows, flagged, points, null, None, around, groups)
 
 
-def _confirm(
+def _signals(
     blocks: Sequence[EmbeddingBlock],
     scores: CoarseScores,
-    seeds: Seeds,
-    pool: Pool,
-    high: Bool[np.ndarray, " n"],
+    calibration: Calibration,
     chunk_rows: int,
-    calibration: Calibration | None,
-) -> Fine:
-    """The first core that is judged poison, with its R1 threshold; otherwise `gamma_z` is None."""
-    cores = find_cores(seeds, pool)
-    means = np.zeros((MAX_CORES, scores.mean.size), np.float32)
-    for i, core in enumerate(cores):
-        means[i] = seeds.text[core.members].mean(axis=0)
-    if not cores:  # a z to look at all the same: against all seeds
-        means[0] = seeds.text.mean(axis=0)
-    every = correlate(blocks, scores.scored, means, chunk_rows, offset=scores.mean)
-    nothing = NullTest(0.0, 0.0, False)
-    weighed: list[Evidence] = []
-    for i, core in enumerate(cores):
-        z, rows, text = every[:, i].copy(), seeds.rows[core.members], seeds.text[core.members]
-        z[rows] = _without_itself(z[rows], text)
-        gamma = rule_r1(z[rows])
-        twins = clean_twins(clean_pairs(calibration, means[i], scores.mean), gamma, HIGH)
-        group = _above(z, scores, gamma)
-        evidence = judge(blocks, group, high, seeds.rows, core, twins)
-        weighed.append(evidence)
-        if not evidence.poisoned:
-            continue
-        spread = float(np.std(z[rows]))
-        start = Fine(z, seeds.rows, rows, gamma, None, spread, nothing, evidence, 1, means[i])
-        grown = _grow(blocks, scores, start, pool, high, chunk_rows)
-        share = np.mean(high[_above(grown.z, scores, grown.gamma_z or 0.0)])
-        return grown if share >= MINIMUM_SHARE else start
-    best = min(weighed, key=lambda e: e.log10_p_group, default=None)
-    z = every[:, 0]
-    return Fine(z, seeds.rows, seeds.rows[:0], None, None, 0.0, nothing, best, 1, means[0])
+) -> Float32[np.ndarray, "s 3"]:
+    """The signals of the scored rows, in one pass over the embeddings."""
+    means = jnp.stack([jnp.asarray(scores.image_mean), jnp.asarray(scores.mean)])
+    parts = []
+    for chunk in chunks(blocks, chunk_rows, images=True):
+        here = slice(chunk.start, chunk.stop)
+        generated = np.zeros(chunk.text.shape[0], np.float32)
+        generated[: chunk.stop - chunk.start] = scores.sim_generated[here]
+        text = jnp.asarray(chunk.text, jnp.float32)
+        pairs = pair_signals(jnp.asarray(chunk.image, jnp.float32), text, generated, means)
+        found = local_signals(calibration, centre(text, means[1]), pairs)
+        parts.append(found[: chunk.stop - chunk.start][scores.scored[here]])
+    return concatenated(parts)
 
 
-def _weigh(
-    found: Fine,
-    scores: CoarseScores,
-    high: Bool[np.ndarray, " n"],
-    calibration: Calibration | None,
-    miss_cost: float,
-) -> Fine:
-    """The margin of every row: log(odds of poison * what a surviving poison costs)."""
-    clean = clean_pairs(calibration, found.mean, scores.mean)
-    rows, start = scores.scored, high & (found.z > (found.gamma_z or 0.0))
-    logarithm = log_odds(found.z[rows], scores.signed[rows], start[rows], clean)
-    margin = np.full(rows.shape, -np.inf, np.float32)
-    margin[rows] = logarithm + np.log(miss_cost)
-    return found._replace(margin=margin)
+def _null_test(
+    blocks: Sequence[EmbeddingBlock], scores: CoarseScores, rows: Int64[np.ndarray, " q"], seed: int
+) -> NullTest:
+    """Do the seeds keep together more than random captions?"""
+    pool = draw_pool(blocks, np.flatnonzero(scores.scored), scores.mean, keys.host(seed, "pool"))
+    text = np.asarray(centre(gather(blocks, rows)[1], jnp.asarray(scores.mean)))
+    return null_test(text, pool, keys.host(seed, "null"))
 
 
-def _grow(
-    blocks: Sequence[EmbeddingBlock],
-    scores: CoarseScores,
-    start: Fine,
-    pool: Pool,
-    high: Bool[np.ndarray, " n"],
-    chunk_rows: int,
-) -> Fine:
-    """Take the core's mean and threshold from every misaligned caption near it, not from seeds.
-
-    The seeds of a core are the tightest of its captions; R1 on them alone is too narrow.
-    """
-    floor = max((start.gamma_z or 0.0) - 0.25, float(pool.radii[0]))
-    near = _above(start.z, scores, floor)
-    near = near[high[near]][:_MEMBERS]
-    text = np.asarray(centre(gather(blocks, near)[1], jnp.asarray(scores.mean)))
-    inside = start.z[near] > max(start.gamma_z or 0.0, floor)
-    gamma, spread = start.gamma_z or 0.0, start.spread
-    for _ in range(5):
-        if inside.sum() < 3:
-            return start
-        z = text @ text[inside].mean(axis=0)
-        z[inside] = _without_itself(z[inside], text[inside])
-        gamma, spread = rule_r1(z[inside]), float(np.std(z[inside]))
-        wider = z > max(gamma, floor)
-        if np.array_equal(wider, inside):
-            break
-        inside = wider
-    if inside.sum() < 3:
-        return start
-    mean = text[inside].mean(axis=0)
-    z = correlate(blocks, scores.scored, mean[None, :], chunk_rows, offset=scores.mean)[:, 0]
-    z[near[inside]] = _without_itself(z[near[inside]], text[inside])
-    gamma = rule_r1(z[near[inside]])
-    return start._replace(z=z, core=near[inside], gamma_z=gamma, spread=spread, mean=mean)
-
-
-def _above(
-    z: Float32[np.ndarray, " n"], scores: CoarseScores, gamma: float
-) -> Int64[np.ndarray, " g"]:
-    """Scored rows with z above gamma, by falling z."""
-    rows = np.flatnonzero(scores.scored & (z > gamma))
-    return rows[np.argsort(-z[rows], kind="stable")]
+def _points(flagged: np.ndarray, likely: np.ndarray) -> Float32[np.ndarray, " n"]:
+    """Likelihoods in [0, 1] to [0, .499], of flagged pairs to (.5, 1]."""
+    # float32 may round a tiny margin to .5: the side it lies on must survive
+    upper = np.maximum(0.5 + 0.5 * likely, 0.5 + 1e-6)
+    return np.where(flagged, upper, 0.499 * np.clip(likely, 0, 1)).astype(np.float32)
 
 
 def _without_itself(

@@ -22,13 +22,14 @@ from mmjax.core.errors import InputError, WeightsError
 from mmjax.core.rundir import atomic_path, write_json
 from mmjax.models.mapping import MappingNetwork, unit
 from mmjax.ops.consistency import consistency
-from mmjax.scan.calibration import SAMPLE, Calibration
+from mmjax.scan.calibration import Calibration, calibrate
 from mmjax.scan.fitting import Groups, OnMetrics, Reference, fit_network, group
 from mmjax.scan.options import Kind, MappingConfig
 from mmjax.scan.ridge import fit_ridge
 
 PyTree = Any
 MINIMUM_IMAGES = 10
+FORMAT = 2
 
 
 class Mapping(NamedTuple):
@@ -36,8 +37,8 @@ class Mapping(NamedTuple):
 
     `weights_fingerprint` names the CLIP weights whose embeddings it maps; `reference` counts what
     it was fitted on; `diagnostics` are measured on images that it was not fitted on
-    (`held_out_*`, facts/cfbd.md 0.8) or come from its fitting. `calibration` is a sample of the
-    reference that tells what c is usual for a caption.
+    (`held_out_*`, facts/cfbd.md 0.8) or come from its fitting. `calibration` tells right
+    pairs from wrong ones as the reference shows them.
     """
 
     kind: Kind
@@ -105,19 +106,22 @@ def fit_mapping(
     )
     return mapping._replace(
         diagnostics=found | diagnose(mapping, reference, held_out),
-        calibration=calibrate(mapping, reference, rng),
+        calibration=calibrate(
+            reference.image,
+            reference.text,
+            reference.image_of,
+            generated_similarity(mapping, reference.image),
+            rng,
+        ),
     )
 
 
-def calibrate(mapping: Mapping, reference: Reference, rng: np.random.Generator) -> Calibration:
-    """The gaps s_g - s_o of at most `calibration.SAMPLE` random captions of the reference."""
-    size = min(SAMPLE, len(reference.image_of))
-    rows = np.sort(rng.choice(len(reference.image_of), size, replace=False))
-    image = jnp.asarray(reference.image[reference.image_of[rows]], jnp.float32)
-    text = jnp.asarray(reference.text[rows], jnp.float32)
-    scores = consistency(image, text, apply_mapping(mapping, image), jnp.ones(size, bool))
-    gap = np.asarray(scores.sim_generated) - np.asarray(scores.sim_original)
-    return Calibration(np.asarray(text, np.float16), gap)
+def generated_similarity(
+    mapping: Mapping, image: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, " n"]:
+    """s_g of every image, in one piece: the reference is small."""
+    embedded = jnp.asarray(image, jnp.float32)
+    return np.asarray(jnp.maximum(jnp.sum(embedded * apply_mapping(mapping, embedded), axis=1), 0))
 
 
 def apply_mapping(mapping: Mapping, image: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -182,7 +186,7 @@ def save_mapping(folder: Path | str, mapping: Mapping) -> None:
             save_file(mapping.calibration._asdict(), str(temporary))
     facts = mapping._asdict()
     del facts["params"], facts["calibration"]
-    write_json(folder / "mapping.json", {"format": 1, **facts})
+    write_json(folder / "mapping.json", {"format": FORMAT, **facts})
 
 
 def load_mapping(folder: Path | str, *, weights_fingerprint: str | None = None) -> Mapping:
@@ -206,8 +210,10 @@ def load_mapping(folder: Path | str, *, weights_fingerprint: str | None = None) 
             f"{folder} is not a mapping folder (mapping.json and model.safetensors): {error}; "
             "make one with `mmjax fit-mapping`"
         ) from error
-    if not isinstance(facts, dict) or facts.pop("format", None) != 1:
-        raise WeightsError(f"{folder / 'mapping.json'} is not of format 1; fit the mapping again")
+    if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
+        raise WeightsError(
+            f"{folder / 'mapping.json'} is not of format {FORMAT}; fit the mapping again"
+        )
     params = unflatten_dict({tuple(name.split("/")): value for name, value in flat.items()})
     try:
         mapping = Mapping(params=params, calibration=calibration, **facts)

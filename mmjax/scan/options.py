@@ -51,7 +51,7 @@ class StageConfig:
     """How pairs are scored and judged."""
 
     mode: Literal["robust", "paper"] = option(
-        "robust", "robust: seeds must show evidence, automatic threshold; paper: to the letter"
+        "robust", "robust: wrong pairs that keep together; paper: likeness to the seeds"
     )
     components: int = option(5, "K, components of the mixture", low=1, high=50)
     select: Literal["coverage", "posterior"] = option(
@@ -63,22 +63,21 @@ class StageConfig:
         "all", "what the fine stage may flag; suspicious leaves the benign set alone"
     )
     gamma_z: float | Literal["auto"] = option(
-        "auto", "pairs of a higher text correlation are poisoned; auto in robust mode only"
+        "auto", "pairs of a higher text correlation are poisoned (paper mode); auto: rule R1"
     )
-    gate: Literal["c", "none"] = option(
-        "c",
-        "c: likeness and gap judge a pair together; none: likeness alone, by rule R1 (robust mode)",
+    fdr: float = option(
+        0.1,
+        "expected share of benign pairs among those flagged, at most (robust mode)",
+        low=1e-6,
+        high=0.9,
     )
-    miss_cost: float = option(
-        100.0, "clean pairs that are given up for one poisoned pair (robust mode)", low=1e-6
-    )
-    seed: int = option(0, "of the random samples behind the null test and the base rates", low=0)
+    seed: int = option(0, "of the random samples behind the null test", low=0)
     chunk_rows: int = option(8192, "most embeddings that are read at a time", low=1)
 
     def validate(self) -> None:
         """Raises ConfigError for values that do not go together."""
-        if self.mode == "paper" and self.gamma_z == "auto":
+        if self.mode == "robust" and self.gamma_z != "auto":
             raise ConfigError(
-                "mode=paper wants a number for gamma_z (the paper sets it by hand), got 'auto'; "
-                "give one, or use mode=robust"
+                f"gamma_z={self.gamma_z} is a threshold of mode=paper; mode=robust flags by fdr, "
+                "the share of benign pairs that you accept among those flagged"
             )

@@ -77,8 +77,7 @@ class ReportData:
         cut: Largest c of the consistent part.
         seed_threshold: Smallest c of a seed.
         z_histogram: The likeness z of the pairs of the fine stage.
-        z_threshold: Smallest z of a flagged pair, None when the scan abstained.
-        gate: Smallest gap c of a flagged pair, None when c is not asked for.
+        z_threshold: Cut on z in paper mode, None where there is none.
         words: Words that the flagged captions share.
         clusters: Wordings among the flagged captions.
         review: Wordings that repeat among captions that were not flagged.
@@ -106,7 +105,6 @@ class ReportData:
     seed_threshold: float | None
     z_histogram: Histogram | None
     z_threshold: float | None
-    gate: float | None
     words: Sequence[SharedWord]
     clusters: Sequence[CaptionCluster]
     review: Sequence[CaptionCluster]

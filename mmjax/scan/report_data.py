@@ -72,7 +72,6 @@ def report_data(
         seed_threshold=tallied.lowest_seed,
         z_histogram=tallied.correlation.shown(),
         z_threshold=_number(thresholds, "gamma_z"),
-        gate=_number(thresholds, "gate_c"),
         words=words,
         clusters=clusters,
         review=repeated(tallied),
@@ -141,7 +140,6 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, object]:
     """The stages' figures of summary.json: those with a known meaning first, in its order."""
     stages = ("found", "thresholds", "mapping")
     flat = _flat({stage: summary[stage] for stage in stages if summary.get(stage)})
-    flat.pop("found.rule_gamma_z", None)  # also among the thresholds
     known = {name: flat[name] for name in SUMMARY if name in flat}
     return known | {name: value for name, value in flat.items() if name not in known}
 

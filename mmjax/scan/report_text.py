@@ -34,7 +34,9 @@ SCORES: Mapping[str, Wording] = {
     "sim_original": Wording("caption fit", "how well the caption fits the picture (s_o)"),
     "sim_generated": Wording("expected fit", "how well a fitting caption would (s_g)"),
     "consistency": Wording("gap c", "the difference of the two: |s_g − s_o|"),
-    "text_correlation": Wording("likeness z", "how close the caption is to the seeds’ captions"),
+    "text_correlation": Wording(
+        "likeness z", "how close the caption is to those of a flagged group (or of the seeds)"
+    ),
 }
 """Score columns in the order of the cards."""
 
@@ -57,30 +59,23 @@ METRICS: Mapping[str, Wording] = {
 
 SUMMARY: Mapping[str, Wording] = {
     "found.seeds": Wording("seeds", "pairs with the largest gaps"),
-    "found.core": Wording("core", "seeds that are worded alike"),
     "found.null_test.observed": Wording(
         "likeness among the seeds", "mean likeness of the seeds’ captions to one another"
     ),
     "found.null_test.quantile99": Wording(
         "… by chance", "99 of 100 random sets of as many captions stay below this"
     ),
-    "found.null_test.exceeds": Wording("… exceeded", "whether it is; the core decides, not this"),
-    "found.evidence.poisoned": Wording("core confirmed", "by the evidence in the next lines"),
-    "found.evidence.group": Wording("group", "pairs whose captions are as alike as the core’s"),
-    "found.evidence.share": Wording(
-        "… misfitting", "share of the group with a gap among the largest 5 %; by chance 0.05"
+    "found.null_test.exceeds": Wording("… exceeded", "whether it is"),
+    "found.background": Wording(
+        "wrong pairs at large", "their share in the set, apart from where they keep together"
     ),
-    "found.evidence.images": Wording("… new pictures", "pictures of the group that no seed has"),
-    "found.evidence.log10_p_core": Wording(
-        "chance of the core", "that it arose by chance, as a power of ten: −8 means 1 in 10⁸"
-    ),
-    "found.evidence.log10_p_group": Wording("chance of the group", "the same for the group"),
     "thresholds.coverage": Wording("cut on c", "pairs below it count as consistent"),
-    "thresholds.gate_c": Wording("least gap", "the smallest gap of a flagged pair"),
-    "thresholds.rule_gamma_z": Wording(
-        "rule on z", "threshold by the core alone; pairs are then judged by z and gap together"
+    "thresholds.fdr": Wording(
+        "false alarms allowed", "expected share of honest pairs among those flagged, at most"
     ),
-    "thresholds.gamma_z": Wording("least likeness", "the smallest z of a flagged pair"),
+    "thresholds.expected_fdr": Wording("… expected", "the share that this scan reckons with"),
+    "thresholds.poison": Wording("least probability", "of poison, of a flagged pair"),
+    "thresholds.gamma_z": Wording("cut on z", "pairs above it are flagged (paper mode)"),
     "mapping.kind": Wording("second network", "how it was taught what fits"),
     "mapping.reference.images": Wording("… clean pictures", "that it was taught on"),
     "mapping.reference.captions": Wording("… their captions", ""),
@@ -99,17 +94,17 @@ LIMITS: tuple[str, ...] = (
     "Clean-label poison, where picture and caption do fit each other and only a hidden trigger was "
     "added, leaves no such trace.",
     "Natural captions about a common topic (“a dog runs on the beach” on the wrong picture) hide "
-    "among honest captions of the topic: some are missed, and honest ones may be flagged.",
-    "Several targets at once dilute the likeness z, because the seeds then hold several unlike "
-    "kinds of caption; small groups (fewer than about ten pairs) may not form a pattern at all.",
+    "among honest captions of the topic: many are missed, though seldom honest ones flagged.",
+    "Groups of fewer than about ten pairs may not form a pattern at all.",
     "Small sets (below about 1,000 pairs) leave too few pairs to learn what is usual from.",
-    "Pairs that are merely wrong (bad alt texts, shifted rows, placeholder pictures) also have a "
-    "large gap; if many of them share a caption, they look like poison. Look before you delete.",
+    "Pairs that are merely wrong (bad alt texts, shifted rows) look like poison where they keep to "
+    "one topic. One caption on many pictures counts as boilerplate and is not flagged: an attacker "
+    "who always writes the same words is not told from it. Look before you delete.",
     "Scores depend on the model. Pictures unlike those it was trained on (drawings, X-rays, other "
     "languages in captions) make the gap c less telling. An attacker who knows the model can "
     "write captions that pass.",
-    "The automatic threshold aims at few false alarms; it promises no error rate. With several "
-    "thousand pairs flagged, expect honest ones among them.",
+    "The share of false alarms is an expectation: it holds as far as the clean reference resembles "
+    "the honest part of this set.",
 )
 """What the method cannot see, for readers who are about to act on the page."""
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mmjax.core.types import STATUSES
 from mmjax.scan.config import ScanConfig
+from mmjax.scan.fine import MOST_GROUPS
 from mmjax.scan.inputs import ScannedSet
 from mmjax.scan.mapping import Mapping
 from mmjax.scan.report import Truth
@@ -134,16 +135,22 @@ def _mixture(result: StageResult) -> dict[str, Any] | None:
 
 
 def _found(result: StageResult) -> dict[str, Any] | None:
-    """The seeds, their core and the evidence that the fine stage weighed."""
+    """The seeds, and the groups of wrong pairs that the fine stage weighed."""
     if result.found is None:
         return None
     found = result.found
     return {
         "seeds": int(found.seeds.size),
-        "core": int(found.core.size),
-        "rule_gamma_z": found.gamma_z,
         "null_test": found.null._asdict(),
-        "evidence": found.evidence._asdict() if found.evidence else None,
+        "background": found.around.background if found.around else None,
+        "groups": [
+            {
+                "pairs": int(group.rows.size),
+                "images": group.images,
+                "captions": group.captions,
+            }
+            for group in found.groups[:MOST_GROUPS]
+        ],
     }
 
 

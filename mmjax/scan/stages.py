@@ -2,7 +2,8 @@
 
 Pure functions of a list of `EmbeddingBlock`s, which may be memory-mapped: embeddings are read a
 chunk at a time (once for the coarse stage, two or three times for the fine one); what is kept is
-about 40 bytes a row. Nothing here is encoded, so other thresholds take seconds.
+about 40 bytes a row and, in robust mode, the captions in half precision and the nearest neighbours
+of those that may be wrong. Nothing here is encoded, so other thresholds take seconds.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int8, Int64
-from scipy.special import expit
 
-from mmjax.ops.gmm import Mixture, coverage_cut, cumulative, fit_mixture
+from mmjax.core.errors import WeightsError
+from mmjax.ops.gmm import Mixture, coverage_cut, fit_mixture
 from mmjax.scan import coarse, fine
 from mmjax.scan.blocks import EmbeddingBlock, chunk_size
 from mmjax.scan.coarse import COARSE
@@ -23,7 +24,6 @@ __all__ = ["COARSE", "VERDICTS", "EmbeddingBlock", "StageConfig", "StageResult",
 
 VERDICTS = ("", "benign", "poisoned", "undetermined")
 UNSCORED, BENIGN, POISONED, UNDETERMINED = range(4)
-_LARGEST_WITHOUT_EVIDENCE = 0.499
 _BINS = 200
 
 
@@ -38,15 +38,16 @@ class Histogram(NamedTuple):
 class Thresholds(NamedTuple):
     """Where the cuts lie; None where there is none.
 
-    With a given threshold a row is flagged when text_correlation > `gamma_z`. Otherwise it is
-    flagged by its odds, and `gamma_z` and `gate_c` are the smallest text_correlation and
-    (s_g - s_o)+ of a flagged row. `rule_gamma_z` is rule R1's value.
+    `coverage`: largest c of the benign set. Paper mode: a row of text_correlation > `gamma_z` is
+    flagged. Robust mode: `fdr` was asked for, `poison` is the smallest probability of a flagged
+    pair, `expected_fdr` the share of benign pairs among the flagged that it amounts to.
     """
 
     coverage: float | None
-    gamma_z: float | None
-    rule_gamma_z: float | None
-    gate_c: float | None
+    gamma_z: float | None = None
+    fdr: float | None = None
+    poison: float | None = None
+    expected_fdr: float | None = None
 
 
 class Scores(NamedTuple):
@@ -54,8 +55,7 @@ class Scores(NamedTuple):
 
     `coarse` and `verdict` are codes into `COARSE` and `VERDICTS`. `gmm_component` counts from the
     lowest mean; `gmm_probability` is the posterior of the lowest component. `text_correlation` is
-    the z that was thresholded: in paper mode Eq. 6 over all of D_p, in robust mode the centred z
-    against the core; members leave themselves out.
+    z (`fine.Fine`).
     """
 
     sim_original: Float32[np.ndarray, " n"]
@@ -73,7 +73,7 @@ class StageResult(NamedTuple):
     """Scores and verdicts of a set, and what they rest on.
 
     `offsets` are the first rows of the shards and the total. `found` is None when nothing could
-    be scored. `evidence` says whether there is evidence of poisoning (always True in paper mode).
+    be scored. `evidence` says whether there is evidence of poisoning.
     """
 
     scores: Scores
@@ -102,8 +102,8 @@ def score(
         nothing, undetermined (then `warnings` says why). Nothing is NaN.
 
     Raises:
-        ConfigError: paper mode without gamma_z.
-        WeightsError: the mapping has another width than the embeddings.
+        ConfigError: robust mode with gamma_z.
+        WeightsError: the mapping has another width than the embeddings, or no calibration.
     """
     config = config or StageConfig()
     config.validate()
@@ -118,36 +118,12 @@ def score(
     mixture = fit_mixture(c[rows], components=config.components)
     assigned = coarse.assign(mixture, c)
     benign = coarse.benign_rows(mixture, c, assigned.lowest, config.gamma, config.select)
-    if config.mode == "paper":
-        found = fine.literal(
-            blocks,
-            first,
-            seeds=config.seeds,
-            gamma_z=0.0 if config.gamma_z == "auto" else config.gamma_z,
-            seed=config.seed,
-            chunk_rows=rows_at_once,
-        )
-    else:
-        found = fine.robust(
-            blocks,
-            first,
-            seeds=config.seeds,
-            gamma_z=None if config.gamma_z == "auto" else config.gamma_z,
-            gated=config.gate == "c",
-            miss_cost=config.miss_cost,
-            seed=config.seed,
-            chunk_rows=rows_at_once,
-            calibration=mapping.calibration,
-        )
+    found = _fine(blocks, first, mapping, config, rows_at_once)
     codes = coarse.partition(first.scored, benign, found.seeds)
-    points = _poison_score(first, found, mixture)
-    flagged = first.scored & (points > 0.5)
+    flagged, points = found.flagged & first.scored, found.points.copy()
     if config.fine_scope == "suspicious":
         flagged &= codes != coarse.BENIGN
         points = np.where((points > 0.5) & ~flagged, np.float32(0.5), points)
-    if config.mode == "paper":  # D_p is poison by definition
-        flagged[found.seeds] = True
-        points[found.seeds] = 1.0
     verdict = np.where(flagged, POISONED, BENIGN).astype(np.int8)
     verdict[~first.scored] = UNSCORED
     points[~first.scored] = 0.0
@@ -165,9 +141,9 @@ def score(
         ),
         offsets=offsets,
         mixture=mixture,
-        thresholds=_thresholds(mixture, first, found, flagged, config),
+        thresholds=_thresholds(mixture, found, first.scored, flagged, config),
         found=found,
-        evidence=found.gamma_z is not None,
+        evidence=found.evidence,
         consistency_histogram=_histogram(c[rows], flagged[rows]),
         correlation_histogram=_histogram(found.z[rows], flagged[rows]),
         warnings=_warnings(mixture, mapping),
@@ -218,7 +194,7 @@ def _undetermined(
         ),
         offsets,
         None,
-        Thresholds(None, None, None, None),
+        Thresholds(None),
         None,
         False,
         empty,
@@ -227,38 +203,54 @@ def _undetermined(
     )
 
 
-def _poison_score(
-    first: coarse.CoarseScores, found: fine.Fine, mixture: Mixture
-) -> Float32[np.ndarray, " n"]:
-    """In [0, 1]; above .5 exactly where a row passes the thresholds.
-
-    With odds, miss_cost p / (miss_cost p + 1 - p) for a pair that is poison with probability p;
-    with a given threshold a logistic of the distance to gamma_z in standard deviations of the
-    core's z (at least .02); without evidence .499 times the mixture's distribution function at c.
-    """
-    if found.gamma_z is None:
-        return (_LARGEST_WITHOUT_EVIDENCE * cumulative(mixture, first.absolute)).astype(np.float32)
-    margin = found.margin
-    if margin is None:
-        margin = (found.z - found.gamma_z) / max(found.spread, 0.02)
-    # float32 may round a tiny positive margin to .5: the side it lies on must survive
-    return np.where(
-        margin > 0, np.maximum(expit(margin), 0.5 + 1e-6), np.minimum(expit(margin), 0.5)
-    ).astype(np.float32)
+def _fine(
+    blocks: Sequence[EmbeddingBlock],
+    first: coarse.CoarseScores,
+    mapping: Mapping,
+    config: StageConfig,
+    chunk_rows: int,
+) -> fine.Fine:
+    if config.mode == "paper":
+        gamma_z = None if config.gamma_z == "auto" else config.gamma_z
+        return fine.literal(
+            blocks,
+            first,
+            seeds=config.seeds,
+            gamma_z=gamma_z,
+            seed=config.seed,
+            chunk_rows=chunk_rows,
+        )
+    if mapping.calibration is None:
+        raise WeightsError(
+            "the mapping has no calibration, which mode=robust judges by; fit it again with "
+            "`mmjax fit-mapping`, or use mode=paper"
+        )
+    return fine.robust(
+        blocks,
+        first,
+        mapping.calibration,
+        seeds=config.seeds,
+        fdr=config.fdr,
+        seed=config.seed,
+        chunk_rows=chunk_rows,
+    )
 
 
 def _thresholds(
     mixture: Mixture,
-    first: coarse.CoarseScores,
     found: fine.Fine,
+    scored: Bool[np.ndarray, " n"],
     flagged: Bool[np.ndarray, " n"],
     config: StageConfig,
 ) -> Thresholds:
     coverage = coverage_cut(mixture, config.gamma) if config.select == "coverage" else None
-    if found.margin is None or not flagged.any():
-        return Thresholds(coverage, found.gamma_z, found.gamma_z, None)
-    gate = float(first.signed[flagged].min()) if config.gate == "c" else None
-    return Thresholds(coverage, float(found.z[flagged].min()), found.gamma_z, gate)
+    if found.around is None:
+        return Thresholds(coverage, gamma_z=found.gamma_z)
+    poison = found.around.poison[flagged[scored]]
+    if not poison.size:
+        return Thresholds(coverage, fdr=config.fdr)
+    benign = 1.0 - float(poison.mean())
+    return Thresholds(coverage, fdr=config.fdr, poison=float(poison.min()), expected_fdr=benign)
 
 
 def _histogram(values: np.ndarray, flagged: np.ndarray) -> Histogram:

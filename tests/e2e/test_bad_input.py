@@ -235,9 +235,9 @@ REFUSED: dict[str, tuple[str, Callable[[World, Path], Arguments]]] = {
         "is a run of fit-mapping",
         lambda w, t: ["rescore", str(w.mapping)],
     ),
-    "a paper scan without gamma_z": (
-        "gamma_z",
-        lambda w, t: _whole(w, "--config.stages.mode=paper"),
+    "a threshold of paper mode in robust mode": (
+        "gamma_z=0.5 is a threshold of mode=paper",
+        lambda w, t: _whole(w, "--config.stages.gamma_z=0.5"),
     ),
     "attack without input": ("nothing to poison", lambda w, t: ["attack"]),
     "attack of nothing": ("no such file", lambda w, t: ["attack", str(t / "nowhere")]),

@@ -55,7 +55,7 @@ def make_run(folder: Path, *, poisoned: bool = True, captions: dict[int, str] | 
     (folder / "run.json").write_text(json.dumps(run))
     summary = {
         "warnings": [],
-        "thresholds": {"coverage": 0.09, "gamma_z": 0.6 if poisoned else None, "gate_c": None},
+        "thresholds": {"coverage": 0.09, "gamma_z": 0.6 if poisoned else None},
         "mixture": {"means": [0.05, 0.1], "variances": [1e-3, 4e-3], "weights": [0.7, 0.3]},
         "found": {"seeds": 13, "null_test": {"observed": 0.5, "quantile99": 0.1}},
         "mapping": {"kind": "ridge", "diagnostics": {"held_out_cosine": 0.4}},

@@ -1,8 +1,11 @@
 """Embeddings with topics, for tests of the score stage; and a mapping that is the identity."""
 
+import functools
+
 import numpy as np
 
 from mmjax.scan.blocks import EmbeddingBlock
+from mmjax.scan.calibration import calibrate
 from mmjax.scan.mapping import Mapping
 
 D = 48
@@ -40,8 +43,15 @@ def blocks(image, text, shards=3, dtype=np.float16):
     ]
 
 
+@functools.cache
+def clean_reference(n=2_000, seed=100):
+    """What right and wrong pairs of `pairs` look like, learned from clean ones of other topics."""
+    image, text, _ = pairs(n, seed=seed)
+    return calibrate(image, text, np.arange(n), np.ones(n, np.float32), np.random.default_rng(0))
+
+
 def identity(d=D, fingerprint="weights"):
     """F(I) = I, as a ridge mapping."""
     zero = np.zeros(d, np.float32)
     params = {"kernel": np.eye(d, dtype=np.float32), "before": zero, "after": zero}
-    return Mapping("ridge", d, 1, params, fingerprint, {}, {}, {})
+    return Mapping("ridge", d, 1, params, fingerprint, {}, {}, {}, clean_reference())

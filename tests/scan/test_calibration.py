@@ -1,50 +1,118 @@
-"""Clean captions near a core tell what c is usual for its topic."""
+"""What right and wrong pairs look like is learned from a clean reference."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from mmjax.scan.calibration import PRIOR, Calibration, clean_pairs, clean_twins
-
-
-def _topics() -> tuple[Calibration, np.ndarray]:
-    """Two topics of 100 captions each; all the large gaps are the second one's."""
-    rng = np.random.default_rng(0)
-    axes = np.repeat(np.eye(2, 8, dtype=np.float32), 100, axis=0)
-    text = axes + 0.02 * rng.normal(size=axes.shape).astype(np.float32)
-    text /= np.linalg.norm(text, axis=1, keepdims=True)
-    gap = np.concatenate([np.linspace(0.0, 0.1, 100), np.linspace(0.2, 0.9, 100)])
-    return Calibration(text.astype(np.float16), gap.astype(np.float32)), np.zeros(8, np.float32)
-
-
-def test_a_badly_read_topic_has_its_own_rate() -> None:
-    calibration, offset = _topics()
-    well = clean_twins(clean_pairs(calibration, np.eye(8, dtype=np.float32)[0], offset), 0.8, 0.9)
-    badly = clean_twins(clean_pairs(calibration, np.eye(8, dtype=np.float32)[1], offset), 0.8, 0.9)
-    assert well.captions == badly.captions == 100
-    assert well.rate == pytest.approx(PRIOR * 0.1 / (100 + PRIOR))
-    assert badly.rate == pytest.approx((20 + PRIOR * 0.1) / (100 + PRIOR), abs=0.01)
-    clean = clean_pairs(calibration, np.eye(8, dtype=np.float32)[1], offset)
-    assert clean.quantile[clean.z > 0.8].min() > 0.5 >= clean.quantile[clean.z <= 0.8].max()
+from mmjax.ops.correlation import centre
+from mmjax.scan.calibration import (
+    LARGEST,
+    NEAR,
+    Calibration,
+    calibrate,
+    local_signals,
+    log_ratios,
+    pair_signals,
+    standardised,
+)
+from tests.oracles import correlation as oracle
+from tests.scan import synthetic
 
 
-def test_an_unknown_topic_is_taken_as_usual() -> None:
-    calibration, offset = _topics()
-    unknown = clean_twins(
-        clean_pairs(calibration, np.eye(8, dtype=np.float32)[5], offset), 0.8, 0.95
+def judged(image, text, calibration=None):
+    """Log ratios of pairs for which F(I) = I."""
+    means = jnp.stack([image.mean(axis=0), text.mean(axis=0)])
+    ones = jnp.ones(len(image), jnp.float32)
+    signals = pair_signals(jnp.asarray(image), jnp.asarray(text), ones, means)
+    calibration = calibration or synthetic.clean_reference()
+    values = local_signals(calibration, centre(jnp.asarray(text), means[1]), signals)
+    return log_ratios(calibration, values)
+
+
+def test_signals_are_the_gap_and_the_centred_cosine() -> None:
+    image, text, _ = synthetic.pairs(200, seed=1)
+    means = np.stack([image.mean(axis=0), text.mean(axis=0)])
+    found = np.asarray(pair_signals(image, text, np.full(200, 0.9, np.float32), means))
+    np.testing.assert_allclose(found[:, 0], 0.9 - np.sum(image * text, axis=1), atol=1e-6)
+    centred = np.sum(oracle.centre(image) * oracle.centre(text), axis=1)
+    np.testing.assert_allclose(found[:, 1], centred, atol=1e-5)
+
+
+def test_local_signals_equal_a_loop_over_the_nearest_clean_captions() -> None:
+    calibration = synthetic.clean_reference()
+    _, text, _ = synthetic.pairs(30, seed=2)
+    centred = oracle.centre(text).astype(np.float32)
+    signals = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    found = local_signals(calibration, jnp.asarray(centred), jnp.asarray(signals))
+    clean = calibration.text.astype(np.float64)
+    for i in range(30):
+        near = calibration.signals[np.argsort(-(clean @ centred[i]), kind="stable")[:NEAR]]
+        middle = np.median(near, axis=0)
+        spread = 1.4826 * np.median(np.abs(near - middle), axis=0) + 1e-3
+        wanted = np.concatenate([signals[i, :1], (signals[i] - middle) / spread])
+        np.testing.assert_allclose(found[i], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_wrong_pairs_are_told_from_right_ones() -> None:
+    image, text, _ = synthetic.pairs(2_000, seed=3)
+    wrong = np.arange(2_000) < 100
+    image[:100] = image[50:150]
+    ratio = judged(image, text)
+    assert roc_auc_score(wrong, ratio) > 0.99
+    assert np.mean(ratio[wrong] > 0) > 0.9
+    assert np.mean(ratio[~wrong] > 0) < 0.05
+    assert ratio.max() <= LARGEST
+
+
+def test_another_scale_of_similarities_changes_nothing() -> None:
+    """The scanned set is standardised by its own medians, the reference by its."""
+    calibration = synthetic.clean_reference()
+    values = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    moved = 3 * values + 7
+    np.testing.assert_allclose(
+        log_ratios(calibration, values), log_ratios(calibration, moved), atol=1e-3
     )
-    assert unknown.captions == 0
-    assert unknown.rate == pytest.approx(0.05)
-    assert clean_twins(clean_pairs(None, offset, offset), 0.8, 0.95).rate == pytest.approx(0.05)
+    assert np.ptp(log_ratios(calibration, values)) > 1
+    np.testing.assert_allclose(np.median(standardised(moved, like=moved), axis=0), 0, atol=1e-5)
 
 
-def test_gaps_are_compared_as_quantiles() -> None:
-    """A reference that the model knows by heart has smaller gaps throughout, and serves."""
-    calibration, offset = _topics()
-    smaller = calibration._replace(gap=calibration.gap * 0.1 - 0.05)
-    mean = np.eye(8, dtype=np.float32)[1]
-    first = clean_twins(clean_pairs(calibration, mean, offset), 0.8, 0.9)
-    second = clean_twins(clean_pairs(smaller, mean, offset), 0.8, 0.9)
-    assert first.rate == second.rate
-    np.testing.assert_array_equal(
-        clean_pairs(calibration, mean, offset).quantile, clean_pairs(smaller, mean, offset).quantile
-    )
+def test_a_topic_that_is_badly_read_is_not_held_against_its_pairs() -> None:
+    """Images of half the captions are noisier: their gaps are larger, and usual there."""
+
+    def noisy(n: int, seed: int):
+        rng = np.random.default_rng(seed)
+        badly = np.arange(n) % 2 == 1
+        text = synthetic.unit(
+            np.where(badly[:, None], 1.0, 0.0) * np.eye(1, synthetic.D)
+            + 0.25 * rng.normal(size=(n, synthetic.D))
+        )
+        noise = np.where(badly, 0.12, 0.03)[:, None] * rng.normal(size=(n, synthetic.D))
+        return (
+            synthetic.unit(text + noise).astype(np.float32),
+            text.astype(np.float32),
+            badly,
+        )
+
+    image, text, _ = noisy(2_000, 0)
+    ones = np.ones(2_000, np.float32)
+    learned = calibrate(image, text, np.arange(2_000), ones, np.random.default_rng(0))
+    image, text, badly = noisy(2_000, 1)
+    ratio = judged(image, text, learned)
+    gap = 1 - np.sum(image * text, axis=1)
+    assert roc_auc_score(badly, gap) > 0.95
+    assert np.mean(ratio[badly] > 0) < 0.05
+
+
+@pytest.mark.parametrize("captions", [1, 5])
+def test_wrong_pairs_are_never_an_image_with_its_own_caption(captions) -> None:
+    """With identical images of a caption's own, only other images may be the wrong ones."""
+    image, text, _ = synthetic.pairs(400, seed=5)
+    own = np.arange(400) // captions
+    ones = np.ones(400, np.float32)
+    learned = calibrate(image, text[: own.size], own, ones, np.random.default_rng(0))
+    assert isinstance(learned, Calibration)
+    assert learned.text.shape == (400, synthetic.D)
+    assert np.all(np.isfinite(learned.weights))
+    if captions == 1:
+        assert learned.weights[0] > 0  # a larger gap speaks against a pair

@@ -162,7 +162,7 @@ def test_refuses_other_weights_and_other_widths(tmp_path, ridge):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda facts: facts.update(format=9), "format 1"),
+        (lambda facts: facts.update(format=9), "format 2"),
         (lambda facts: facts.update(dim=13), "does not fit"),
         (lambda facts: facts.update(kind="oracle"), "unknown kind"),
         (lambda facts: facts.pop("width"), "not a mapping's"),

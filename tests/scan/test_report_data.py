@@ -47,7 +47,6 @@ def test_the_worst_pairs_come_first_with_their_pictures(data):
 def test_thresholds_and_mixture_are_read_back(data):
     assert data.cut == pytest.approx(0.09)
     assert data.z_threshold == pytest.approx(0.6)
-    assert data.gate is None
     assert data.seed_threshold == pytest.approx(0.4, abs=1e-6)
     np.testing.assert_allclose(data.mixture.weights, [0.7, 0.3])
 
@@ -58,7 +57,6 @@ def test_figures_of_the_stages_come_in_reading_order(data):
         "found.null_test.observed",
         "found.null_test.quantile99",
         "thresholds.coverage",
-        "thresholds.gate_c",
         "thresholds.gamma_z",
         "mapping.kind",
         "mapping.diagnostics.held_out_cosine",

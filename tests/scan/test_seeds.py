@@ -3,16 +3,7 @@ import pytest
 
 from mmjax.core import keys
 from mmjax.scan.blocks import EmbeddingBlock
-from mmjax.scan.seeds import (
-    Pool,
-    Seeds,
-    draw_pool,
-    find_cores,
-    null_test,
-    pick_rows,
-    rule_r1,
-    seed_count,
-)
+from mmjax.scan.seeds import draw_pool, null_test, pick_rows, rule_r1, seed_count
 from tests.oracles import correlation as oracle
 from tests.scan import synthetic
 
@@ -66,8 +57,7 @@ def seeds_of(text, poisoned, purity, q=50, seed=0):
     rng = np.random.default_rng(seed)
     bad = rng.choice(np.flatnonzero(poisoned), round(purity * q), replace=False)
     good = rng.choice(np.flatnonzero(~poisoned), q - bad.size, replace=False)
-    rows = np.concatenate([bad, good])
-    return Seeds(rows, text[rows])
+    return text[np.concatenate([bad, good])]
 
 
 @pytest.fixture(scope="module")
@@ -81,29 +71,7 @@ def scene():
 
 def test_small_sets_are_their_own_pool(scene):
     text, _, pool = scene
-    np.testing.assert_allclose(pool.text, text, atol=1e-5)
-    assert np.all(np.diff(pool.radii) > 0)
-
-
-@pytest.mark.parametrize("purity", [0.2, 0.4, 0.6, 0.8, 1.0])
-def test_the_core_is_the_poison_at_any_purity(scene, purity):
-    text, poisoned, pool = scene
-    seeds = seeds_of(text, poisoned, purity)
-    core = find_cores(seeds, pool)[0]
-    assert core.log10_p < -6
-    assert np.mean(poisoned[seeds.rows[core.members]]) >= 0.9
-    assert core.members.size >= 0.9 * purity * 50
-
-
-def test_a_popular_topic_is_no_core(scene):
-    text, poisoned, pool = scene
-    # 30 % of the set, and so of the seeds: the largest tight group, but not enriched
-    assert not find_cores(seeds_of(text, poisoned, 0.0), pool)
-
-
-def test_fewer_than_three_seeds_have_no_core(scene):
-    text, _, pool = scene
-    assert find_cores(Seeds(np.arange(2), text[:2]), pool) == []
+    np.testing.assert_allclose(pool, text, atol=1e-5)
 
 
 def test_null_test_tells_poison_from_random(scene):
@@ -111,7 +79,7 @@ def test_null_test_tells_poison_from_random(scene):
     seeds = seeds_of(text, poisoned, 0.8)
     found = null_test(seeds, pool, keys.host(0, "null"))
     assert found.exceeds
-    assert found.observed == pytest.approx(oracle.mean_pairwise_cosine(seeds.text), abs=1e-5)
+    assert found.observed == pytest.approx(oracle.mean_pairwise_cosine(seeds), abs=1e-5)
     clean = null_test(seeds_of(text, poisoned, 0.0, seed=1), pool, keys.host(0, "null"))
     assert clean.observed < found.quantile99
     assert clean.quantile99 == found.quantile99  # the same subsets, of the same size
@@ -119,8 +87,7 @@ def test_null_test_tells_poison_from_random(scene):
 
 def test_null_test_of_next_to_nothing_is_negative(scene):
     text, _, pool = scene
-    tiny = Pool(text[:3], pool.radii)
-    assert not null_test(Seeds(np.arange(5), text[:5]), tiny, keys.host(0)).exceeds
+    assert not null_test(text[:5], pool[:3], keys.host(0)).exceeds
 
 
 def test_rule_r1():

@@ -41,10 +41,10 @@ def test_poison_is_found_and_little_else(seed, shuffled):
 def test_no_poison_no_evidence(seed, kinds):
     result, _ = run(seed=seed, **kinds)
     assert not result.evidence
-    assert result.thresholds.gamma_z is None
+    assert result.thresholds.poison is None
     assert not np.any(result.scores.verdict == VERDICTS.index("poisoned"))
     assert result.scores.poison_score.max() < 0.5
-    assert np.ptp(result.scores.poison_score) > 0.3  # still a ranking, by c
+    assert np.unique(result.scores.poison_score).size > 2_000  # still a ranking
 
 
 def test_shards_and_chunks_do_not_matter(poisoned_run):
@@ -62,9 +62,6 @@ def test_score_and_verdict_agree(poisoned_run):
     np.testing.assert_array_equal(result.scores.poison_score > 0.5, flagged)
     assert result.scores.poison_score.min() >= 0
     assert result.scores.poison_score.max() <= 1
-    if result.thresholds.gate_c is None:
-        order = np.argsort(result.scores.text_correlation)
-        assert np.all(np.diff(result.scores.poison_score[order]) >= 0)
 
 
 def test_histograms_count_everything(poisoned_run):
@@ -96,11 +93,13 @@ def test_columns_are_those_of_the_verdict_files(poisoned_run):
     assert set(np.concatenate([t["coarse"] for t in tables])) == {"benign", "seed", "suspicious"}
 
 
-def test_a_given_threshold_is_used(poisoned_run):
+def test_a_lower_rate_flags_no_more(poisoned_run):
     result, poisoned = poisoned_run
-    strict, _ = run(StageConfig(gamma_z=0.999, chunk_rows=512), seed=0, poison=30)
-    assert strict.thresholds.gamma_z == 0.999
+    strict, _ = run(StageConfig(fdr=1e-4, chunk_rows=512), seed=0, poison=30)
+    assert strict.thresholds.fdr == 1e-4
     assert rates(strict, poisoned)[0] < rates(result, poisoned)[0]
+    assert result.thresholds.expected_fdr <= 0.1
+    assert result.thresholds.poison > 0
 
 
 def test_scope_suspicious_leaves_the_benign_set_alone():
@@ -122,21 +121,37 @@ def test_selection_by_posterior(poisoned_run):
     assert np.any(other.scores.coarse != result.scores.coarse)
 
 
-def test_the_gate_spares_benign_captions_of_the_topic():
+def test_benign_captions_of_the_topic_are_spared():
     image, text, poisoned = synthetic.pairs(3_000, seed=0, poison=30)
     # 15 aligned pairs whose captions are the poison's
     benign = np.flatnonzero(~poisoned)[:15]
     text[benign] = text[np.flatnonzero(poisoned)[:15]]
     image[benign] = text[benign] + 0.05 * np.random.default_rng(1).normal(size=(15, synthetic.D))
     image[benign] /= np.linalg.norm(image[benign], axis=1, keepdims=True)
-    blocks, flagged = synthetic.blocks(image, text), {}
-    for gate in ("c", "none"):
-        config = StageConfig(gate=gate, miss_cost=10.0, chunk_rows=512)
-        result = score(blocks, synthetic.identity(), config)
-        flagged[gate] = result.scores.verdict == VERDICTS.index("poisoned")
-        assert flagged[gate][poisoned].mean() >= 0.99
-    assert not np.any(flagged["c"][benign])
-    assert np.all(flagged["none"][benign])
+    result = score(synthetic.blocks(image, text), synthetic.identity(), ROBUST)
+    flagged = result.scores.verdict == VERDICTS.index("poisoned")
+    assert flagged[poisoned].mean() >= 0.99
+    assert not np.any(flagged[benign])
+
+
+def test_two_targets_and_shuffled_pairs():
+    image, text, poisoned = synthetic.pairs(3_000, seed=0, poison=60, shuffled=0.02)
+    second = np.flatnonzero(poisoned)[:30]
+    text[second] = synthetic.unit(text[second] - 2 * text[poisoned].mean(axis=0))
+    result = score(synthetic.blocks(image, text), synthetic.identity(), ROBUST)
+    tpr, fpr = rates(result, poisoned)
+    assert tpr >= 0.95
+    assert fpr <= 0.005
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_caption_on_many_images_is_not_called_poison(seed):
+    image, text, _ = synthetic.pairs(3_000, seed=seed)
+    rows = np.random.default_rng(seed).choice(3_000, 60, replace=False)
+    text[rows] = text[rows[0]]
+    result = score(synthetic.blocks(image, text), synthetic.identity(), ROBUST)
+    assert not result.evidence
+    assert result.found.around.wrong[rows].mean() > 10 * result.found.around.wrong.mean()
 
 
 def test_paper_mode_is_equation_6_over_all_seeds():
@@ -160,9 +175,38 @@ def test_paper_mode_is_equation_6_over_all_seeds():
     assert poisoned[seeds].any()
 
 
-def test_paper_mode_wants_its_threshold():
-    with pytest.raises(ConfigError, match="wants a number for gamma_z"):
-        score([], synthetic.identity(), StageConfig(mode="paper"))
+def test_paper_mode_sets_its_threshold_by_rule_r1():
+    image, text, poisoned = synthetic.pairs(3_000, seed=0, poison=60)
+    config = StageConfig(mode="paper", chunk_rows=512)
+    result = score(synthetic.blocks(image, text), synthetic.identity(), config)
+    seeds = result.found.seeds
+    loo = oracle.leave_one_out(text[seeds].astype(np.float64))
+    wanted = np.quantile(loo, 0.05) - max(np.std(loo), 0.02)
+    assert result.thresholds.gamma_z == pytest.approx(wanted, abs=1e-3)
+    assert rates(result, poisoned)[0] >= 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_paper_mode_abstains_where_the_seeds_are_as_any_pairs(seed):
+    image, text, _ = synthetic.pairs(3_000, seed=seed)
+    config = StageConfig(mode="paper", chunk_rows=512)
+    result = score(synthetic.blocks(image, text), synthetic.identity(), config)
+    assert result.thresholds.gamma_z is None
+    assert not result.evidence
+    assert set(result.scores.verdict) == {VERDICTS.index("benign")}
+
+
+def test_a_threshold_on_z_belongs_to_paper_mode():
+    with pytest.raises(ConfigError, match="gamma_z=0.5 is a threshold of mode=paper"):
+        score([], synthetic.identity(), StageConfig(gamma_z=0.5))
+
+
+def test_robust_mode_wants_a_calibration():
+    image, text, _ = synthetic.pairs(300, seed=0)
+    mapping = synthetic.identity()._replace(calibration=None)
+    with pytest.raises(WeightsError, match="fit it again"):
+        score(synthetic.blocks(image, text), mapping, ROBUST)
+    assert score(synthetic.blocks(image, text), mapping, StageConfig(mode="paper")).found
 
 
 @pytest.mark.parametrize("mode", ["robust", "paper"])

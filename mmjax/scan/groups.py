@@ -1,0 +1,138 @@
+"""Which captions are near which, and the groups that flagged pairs form."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, Int64, UInt64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from mmjax.ops.correlation import centre
+from mmjax.ops.neighbours import nearest
+from mmjax.scan.blocks import EmbeddingBlock
+from mmjax.scan.neighbourhood import SCALES
+
+LINKED = 100
+"""Captions of a group are among each other's that many nearest."""
+MOST_QUERIES = 500_000
+"""Captions whose neighbours are looked for, at most."""
+SPARE = 20
+"""Neighbours looked for beyond those wanted, as captions of the same image do not count."""
+_QUERIES = 4096
+
+
+class Graph(NamedTuple):
+    """The nearest distinct captions of other images, nearest first.
+
+    Captions are numbered; `caption_of` is the number of every scored row's, in order of the rows.
+    `near` is -1 and `cosine` -inf where there are fewer. `image` names the image of every scored
+    row: equal for equal embeddings.
+    """
+
+    caption_of: Int64[np.ndarray, " n"]
+    queries: Int64[np.ndarray, " q"]
+    near: Int[np.ndarray, "q k"]
+    cosine: Float32[np.ndarray, "q k"]
+    image: UInt64[np.ndarray, " n"]
+
+
+class Group(NamedTuple):
+    """Pairs whose captions hang together, on so many distinct images in so many wordings."""
+
+    rows: Int64[np.ndarray, " m"]
+    images: int
+    captions: int
+
+
+def caption_graph(
+    blocks: Sequence[EmbeddingBlock],
+    scored: Int64[np.ndarray, " n"],
+    mean: Float32[np.ndarray, " d"],
+    ranking: Float32[np.ndarray, " n"],
+) -> Graph:
+    """Nearest captions of all distinct captions, or of the `MOST_QUERIES` that rank highest.
+
+    Cost 2 q n d FLOP.
+
+    Args:
+        blocks: the embeddings.
+        scored: rows that count.
+        mean: what captions are centred by.
+        ranking: of the scored rows: how likely they are wrong.
+    """
+    text = np.concatenate([np.asarray(b.text, np.float16) for b in blocks])[scored]
+    image = np.concatenate([fingerprints(b.image) for b in blocks])[scored]
+    _, first, caption_of = np.unique(fingerprints(text), return_index=True, return_inverse=True)
+    keys, owner = _centred(text[first], mean), image[first]
+    queries = np.arange(first.size)
+    if first.size > MOST_QUERIES:
+        best = np.full(first.size, -np.inf)
+        np.maximum.at(best, caption_of, ranking)
+        queries = np.sort(np.argpartition(-best, MOST_QUERIES)[:MOST_QUERIES])
+    wanted = min(SCALES[-1], max(first.size - 1, 1))
+    near = np.full((queries.size, wanted), -1, np.int32)
+    cosine = np.full((queries.size, wanted), -np.inf, np.float32)
+    for low in range(0, queries.size, _QUERIES):
+        part = queries[low : low + _QUERIES]
+        # one size of block, hence one compiled program
+        own = jnp.asarray(np.resize(part, _QUERIES) if queries.size > _QUERIES else part)
+        found = nearest(keys[own], keys, own, k=wanted + SPARE)
+        at, products = (np.asarray(v)[: part.size] for v in found)
+        other = (at >= 0) & (owner[at] != owner[part][:, None])
+        # stable: those of other images first, nearest first
+        order = np.argsort(~other, axis=1, kind="stable")[:, :wanted]
+        kept = np.take_along_axis(other, order, 1)
+        here = slice(low, low + part.size)
+        near[here] = np.where(kept, np.take_along_axis(at, order, 1), -1)
+        cosine[here] = np.where(kept, np.take_along_axis(products, order, 1), -np.inf)
+    return Graph(caption_of.astype(np.int64), queries.astype(np.int64), near, cosine, image)
+
+
+def find_groups(graph: Graph, flagged: Bool[np.ndarray, " n"]) -> list[Group]:
+    """The flagged of the scored rows in groups, largest first; `rows` count among the scored."""
+    captions = np.unique(graph.caption_of[flagged])
+    captions = captions[np.isin(captions, graph.queries)]
+    size = int(graph.caption_of.max(initial=-1)) + 1
+    place, radius = np.full(size, -1), np.full(size, np.inf)
+    here = np.searchsorted(graph.queries, captions)
+    k = min(LINKED, graph.near.shape[1])
+    near, cosine = graph.near[here, :k], graph.cosine[here, :k]
+    place[captions] = np.arange(captions.size)
+    radius[captions] = np.where(near[:, -1] >= 0, cosine[:, -1], -np.inf)
+    linked = (near >= 0) & (place[near] >= 0) & (cosine >= radius[near])
+    one, k_th = np.nonzero(linked)
+    shape = (captions.size, captions.size)
+    edges = coo_array((np.ones(one.size), (one, place[near[one, k_th]])), shape=shape)
+    count, label = connected_components(edges, directed=False)
+    rows = np.flatnonzero(flagged & (place[graph.caption_of] >= 0))
+    group_of = label[place[graph.caption_of[rows]]] if rows.size else rows
+    groups = [_group(graph, rows[group_of == i]) for i in range(count)]
+    return sorted(groups, key=lambda group: (-group.rows.size, int(group.rows[0])))
+
+
+def fingerprints(embeddings: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n"]:
+    """A number a row, equal for rows of equal bits (and, but for 2^-64, for no others)."""
+    bits = np.ascontiguousarray(embeddings).view(np.uint8).reshape(embeddings.shape[0], -1)
+    factors = np.random.default_rng(0).integers(0, 2**64, bits.shape[1], np.uint64) | np.uint64(1)
+    found = np.zeros(bits.shape[0], np.uint64)
+    for byte in range(bits.shape[1]):  # a column at a time: eight bytes a row, not eight d
+        found += bits[:, byte] * factors[byte]
+    return found
+
+
+def _group(graph: Graph, rows: Int64[np.ndarray, " m"]) -> Group:
+    images, captions = (np.unique(v[rows]).size for v in (graph.image, graph.caption_of))
+    return Group(rows, images, captions)
+
+
+def _centred(text: np.ndarray, mean: np.ndarray) -> Float[Array, "n d"]:
+    """Centred captions in half precision on the device, a block at a time."""
+    offset = jnp.asarray(mean)
+    return jnp.concatenate(
+        [
+            centre(jnp.asarray(text[low : low + 65_536]), offset).astype(jnp.float16)
+            for low in range(0, max(text.shape[0], 1), 65_536)
+        ]
+    )

@@ -1,0 +1,126 @@
+"""Wrong pairs that keep together, told from those that do not."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import betaincinv, expit, logit
+
+from mmjax.scan import neighbourhood
+from mmjax.scan.neighbourhood import flag, weigh
+
+N, K = 1_500, 100
+ALL = np.arange(N)
+
+
+def graph(points):
+    """All pairs' nearest others, by brute force."""
+    cosine = points @ points.T
+    np.fill_diagonal(cosine, -np.inf)
+    rows = np.argsort(-cosine, axis=1, kind="stable")[:, :K]
+    return rows, np.take_along_axis(cosine, rows, 1).astype(np.float32)
+
+
+def scattered(seed, together=40, alone=40):
+    """(log ratios, points, kind): kind 1 are wrong pairs that keep together, 2 are scattered."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(N, 8))
+    kind = np.zeros(N, int)
+    kind[:together], kind[together : together + alone] = 1, 2
+    points[:together] = [4, 0, 0, 0, 0, 0, 0, 0] + 0.2 * rng.normal(size=(together, 8))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    ratio = np.where(kind > 0, 1, -1) * 3.1 + 2.5 * rng.normal(size=N)  # a true log ratio
+    return np.clip(ratio, -6, 6).astype(np.float32), points, kind
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wrong_pairs_that_keep_together_are_poison_and_others_are_not(seed) -> None:
+    ratio, points, kind = scattered(seed)
+    found = weigh(ratio, ALL, ALL, *graph(points))
+    flagged = flag(found.poison, 0.1)
+    assert np.mean(flagged[kind == 1]) > 0.85
+    assert np.mean(flagged[kind == 2]) < 0.1
+    assert np.mean(flagged[kind == 0]) < 0.005
+    assert found.wrong[kind == 2].mean() > 5 * found.wrong[kind == 0].mean()
+    assert 0.5 * 40 / N < found.background < 3 * 40 / N  # those that keep together count too
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scattered_wrong_pairs_are_no_poison(seed) -> None:
+    ratio, points, _ = scattered(seed, together=0, alone=60)
+    found = weigh(ratio, ALL, ALL, *graph(points))
+    assert not np.any(flag(found.poison, 0.1))
+
+
+def test_the_expected_share_of_benign_pairs_is_kept() -> None:
+    asked, got = 0.1, []
+    for seed in range(10):
+        ratio, points, kind = scattered(seed, together=60)
+        flagged = flag(weigh(ratio, ALL, ALL, *graph(points)).poison, asked)
+        got.append(np.mean(kind[flagged] != 1))
+    assert np.mean(got) <= asked
+
+
+def test_one_step_equals_the_formulas(monkeypatch) -> None:
+    monkeypatch.setattr(neighbourhood, "STEPS", 1)
+    ratio, points, _ = scattered(1)
+    rows, cosine = graph(points)
+    found = weigh(ratio, ALL, ALL, rows, cosine)
+    first = expit(ratio + logit(0.01))
+    usual = np.sort(first[rows[:, :100]].mean(axis=1))[: int(0.95 * N)].mean()
+    assert found.background == pytest.approx(max(usual, 1e-3))
+    for i in (0, 45, 700):
+        bounds, means = [], []
+        for k in (10, 30, 100):
+            mutual = [j for j in rows[i, :k] if points[i] @ points[j] >= cosine[j, k - 1] - 1e-7]
+            count = first[mutual].sum()
+            bounds.append(betaincinv(max(count, 1e-6), k - count + 1, 0.05))
+            means.append((count + found.background) / (k + 1))
+        best = int(np.argmax(bounds))
+        above = bounds[best] > found.background
+        prior = np.clip(means[best] if above else found.background, 1e-4, 1 - 1e-3)
+        wrong = expit(ratio[i] + logit(prior))
+        assert found.wrong[i] == pytest.approx(wrong, rel=1e-4)
+        odds = [v / (1 - v) for v in (found.background, bounds[best])]
+        poison = wrong * max(0, 1 - odds[0] / odds[1])
+        assert found.poison[i] == pytest.approx(poison, rel=1e-4)
+
+
+def test_pairs_without_neighbours_keep_the_background() -> None:
+    ratio, points, _ = scattered(2)
+    rows, cosine = graph(points)
+    asked = np.arange(0, N, 2)
+    found = weigh(ratio, ALL, asked, rows[asked], cosine[asked])
+    assert np.all(found.poison[1::2] == 0)
+    wanted = expit(ratio[1::2] + logit(found.background))
+    np.testing.assert_allclose(found.wrong[1::2], wanted, rtol=1e-5)
+
+
+def test_copies_of_a_caption_do_not_speak_for_each_other() -> None:
+    """The same wrong pairs, with captions of their own and with one caption for all."""
+    ratio, points, kind = scattered(3)
+    of_own = weigh(ratio, ALL, ALL, *graph(points)).poison
+    distinct = np.concatenate([[0], ALL[40:]])  # pairs of kind 1 share the first one's caption
+    number = np.concatenate([np.zeros(40, int), 1 + np.arange(N - 40)])
+    found = weigh(ratio, number, np.arange(distinct.size), *graph(points[distinct]))
+    assert np.mean(flag(of_own, 0.1)[kind == 1]) > 0.8
+    assert not np.any(flag(found.poison, 0.1))
+
+
+def test_a_set_smaller_than_its_smallest_scale() -> None:
+    rows = np.array([[1, 2], [0, 2], [1, -1]])
+    cosine = np.array([[0.9, 0.1], [0.9, 0.2], [0.2, -np.inf]], np.float32)
+    found = weigh(np.array([5, 5, -5], np.float32), np.arange(3), np.arange(3), rows, cosine)
+    assert np.all(np.isfinite(found.wrong))
+    assert np.all((found.poison >= 0) & (found.poison <= 1))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(0.01, 0.9))
+def test_flagged_are_the_most_that_keep_the_rate(values, fdr) -> None:
+    poison = np.array(values)
+    flagged = flag(poison, fdr)
+    if flagged.any():
+        assert np.mean(1 - poison[flagged]) <= fdr + 1e-9
+        assert poison[flagged].min() > max(poison[~flagged], default=-1)
+    larger = [np.mean(1 - poison[poison >= v]) for v in poison[~flagged]]
+    assert all(rate > fdr - 1e-9 for rate in larger)

@@ -20,7 +20,7 @@ demo: $(STAMP) ## make scenes, poison 1 %, scan them, compare with the truth
 	$(BIN)/mmjax demo
 
 test: $(STAMP) ## the default tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(STAMP) ## style, types and layers
 	$(BIN)/ruff check .

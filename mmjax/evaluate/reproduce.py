@@ -97,6 +97,13 @@ def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str
     return rows
 
 
+def embedding_cases(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str, Any]]:
+    """Hard cases on the embeddings of two real encoders; a row a case, seed and detector."""
+    from mmjax.evaluate.embedding_cases import run_cases
+
+    return run_cases(config.data, config.seeds, out, say)
+
+
 def attack_sheet(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str, Any]]:
     """Every trigger on the same scenes; a row each."""
     from mmjax.evaluate.attack_sheet import make_sheet
@@ -149,6 +156,19 @@ EXPERIMENTS: dict[str, Experiment] = {
             "near-duplicate count.",
             "Rows with 0 poisoned pairs are scans of the clean set: nothing should be flagged.",
         ),
+    ),
+    "flickr8k-embeddings": Experiment(
+        embedding_cases,
+        "Detectors on embeddings of Flickr8k by two real encoders",
+        (
+            "Pairs: the 20,455 captions of the 4,091 photos that neither the encoders' alignment "
+            "nor the mapping network was fitted on. Encoders: EfficientNet-lite0 and MiniLM, "
+            "ridge-aligned; not CLIP. Photos were stamped before they were encoded.",
+            "Settings were chosen on BadNets and Blended, seeds 0 and 1.",
+            "Natural captions are those of other photos that have the word.",
+            "Rows with 0 poisoned pairs: nothing should be flagged.",
+        ),
+        needs=("data",),
     ),
     "attack-sheet": Experiment(
         attack_sheet,

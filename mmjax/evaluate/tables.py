@@ -21,6 +21,7 @@ def row(detector: str, result: Detection, *, coarse: Detection | None = None) ->
 
 
 COLUMNS: dict[str, str] = {
+    "case": "case",
     "detector": "detector",
     "seed": "seed",
     "mapping": "mapping network",
@@ -38,10 +39,11 @@ COLUMNS: dict[str, str] = {
     "fpr": "FPR",
     "survivors": "survivors",
     "clean_lost": "clean lost",
+    "expected_fdr": "expected FDR",
 }
 """Columns of the Markdown table, by the key of a results file's row; empty ones are left out."""
 
-TEXTS = ("detector", "mapping")
+TEXTS = ("case", "detector", "mapping")
 
 
 def write_results(

@@ -73,7 +73,10 @@ def test_overrides_are_converted_by_the_type_of_their_field() -> None:
     assert made.encode.batch_size == 7
     assert made.write_clean is True
     made = settings.load(
-        ScanConfig, "", {"stages.gamma_z": "0.25", "reference": "a,b"}, {"inputs": ("in.tar",)}
+        ScanConfig,
+        "",
+        {"stages.mode": "paper", "stages.gamma_z": "0.25", "reference": "a,b"},
+        {"inputs": ("in.tar",)},
     )
     assert made.stages.gamma_z == 0.25
     assert made.reference == ("a", "b")

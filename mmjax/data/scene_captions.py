@@ -71,6 +71,19 @@ QUALITIES: Final = (
 MEDIA: Final = ("photo", "picture", "image", "snapshot", "photograph", "painting", "sketch", "view")
 """Words that say nothing of what is shown, as captions are full of."""
 
+ASIDES: Final = (
+    "taken with flash", "taken from above", "taken from behind", "taken last year",
+    "seen from the side", "seen from below", "seen from far away", "in daylight", "in soft light",
+    "at night", "in the rain", "indoors", "outdoors", "with strong contrast", "with low contrast",
+    "with a frame", "without a frame", "that is partly hidden", "that is easy to make out",
+    "that is hard to make out", "that is hard to see", "on a computer screen", "on a postcard",
+    "on an old poster", "made of paper", "made of wood", "from my album", "for sale", "for you",
+    "as we know it",
+)  # fmt: skip
+"""Ends of captions that say nothing of what is shown either; true or not, as on the web."""
+ASIDE: Final = 0.25
+"""Share of captions with one."""
+
 TWO_OBJECTS: Final = (
     "{a_thing} and {another}",
     "{a_thing} {relation} {another}",
@@ -127,7 +140,7 @@ def write_caption(things: tuple[SceneObject, ...], ground: str, rng: np.random.G
         rng: source of every choice.
 
     Returns:
-        Lower-case English of 2 to about 20 words that names every object.
+        Lower-case English of 2 to about 25 words that names every object.
     """
     first = _describe(things[0], rng)
     quality = _choose(rng, QUALITIES)
@@ -141,7 +154,9 @@ def write_caption(things: tuple[SceneObject, ...], ground: str, rng: np.random.G
         "a_ground": _with_article(f"{ground} {_choose(rng, GROUND_NOUNS)}"),
     }
     if len(things) == 1:
-        return _choose(rng, ONE_OBJECT).format(**words)
-    words["another"] = _with_article(_describe(things[1], rng))
-    words["relation"] = _choose(rng, RELATIONS[things[0].place, things[1].place])
-    return _choose(rng, TWO_OBJECTS).format(**words)
+        caption = _choose(rng, ONE_OBJECT).format(**words)
+    else:
+        words["another"] = _with_article(_describe(things[1], rng))
+        words["relation"] = _choose(rng, RELATIONS[things[0].place, things[1].place])
+        caption = _choose(rng, TWO_OBJECTS).format(**words)
+    return f"{caption} {_choose(rng, ASIDES)}" if rng.random() < ASIDE else caption

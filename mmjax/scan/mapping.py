@@ -1,7 +1,8 @@
 """The fitted mapping network F: fitting it, applying it, keeping it in a folder.
 
 A mapping folder holds `mapping.json` (kind, sizes, the fingerprint of the weights whose embeddings
-it maps, what it was fitted on, how well it does on held-out images) and `model.safetensors`.
+it maps, what it was fitted on, how well it does on held-out images), `model.safetensors` and
+`calibration.safetensors`.
 """
 
 import json
@@ -30,6 +31,8 @@ from mmjax.scan.ridge import fit_ridge
 PyTree = Any
 MINIMUM_IMAGES = 10
 FORMAT = 2
+NUMBERS = ("model.safetensors", "calibration.safetensors")
+"""The files of a mapping folder that hold its numbers."""
 
 
 class Mapping(NamedTuple):

@@ -18,7 +18,7 @@ from mmjax.scan import stages
 from mmjax.scan.clean import write_clean
 from mmjax.scan.config import FitConfig, ScanConfig
 from mmjax.scan.inputs import ScannedSet, embed, read_embeddings, stored_shards
-from mmjax.scan.mapping import Mapping, fit_mapping, load_mapping, save_mapping
+from mmjax.scan.mapping import NUMBERS, Mapping, fit_mapping, load_mapping, save_mapping
 from mmjax.scan.options import StageConfig
 from mmjax.scan.prepare import (
     Model,
@@ -212,7 +212,8 @@ def _kept_mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mes
     if mapping is None:
         raise ConfigError("the scan needs a mapping network: --mapping or --reference")
     save_mapping(folder, mapping)
-    outputs = {name: folder / name for name in ("mapping.json", "model.safetensors")}
+    files = [folder / name for name in ("mapping.json", *NUMBERS)]
+    outputs = {file.name: file for file in files if file.is_file()}
     run.finish("mapping", outputs, reference=fingerprints)
     return mapping
 

@@ -1,5 +1,6 @@
 """What a scan needs, opened and checked before a folder is claimed or anything is computed."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from mmjax.data.sources import open_source
 from mmjax.data.tokenizer import Tokenizer, load_tokenizer
 from mmjax.models.weights import Weights, load_weights
 from mmjax.scan.config import FitConfig, ScanConfig
-from mmjax.scan.mapping import Mapping, load_mapping
+from mmjax.scan.mapping import NUMBERS, Mapping, load_mapping
 from mmjax.scan.options import MappingConfig
 
 Opened = Source | EmbeddingSource
@@ -175,8 +176,10 @@ def check_fit(config: MappingConfig, model: Model) -> None:
 
 
 def mapping_fingerprint(folder: Path | str) -> str:
-    """The sha256 of a mapping's numbers."""
-    return file_sha256(Path(folder) / "model.safetensors")
+    """A hash of a mapping's numbers, those of its calibration included."""
+    files = (Path(folder) / name for name in NUMBERS)
+    hashes = [file_sha256(file) for file in files if file.is_file()]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def read_labels(path: Path | None) -> pa.Table | None:

@@ -127,7 +127,7 @@ def correlation_figure(histogram: Histogram, threshold: float | None) -> Markup:
         axes.axvline(threshold, color=_FLAG, lw=1.6, ls=(0, (5, 3)))
         _label(axes, threshold, 0.96, f"flagged from {threshold:.2f}", _FLAG, low, high)
     axes.set(xlim=(low, high), ylim=(_LOWEST, top))
-    axes.set(xlabel="likeness z to the seeds’ captions", ylabel="pairs (log scale)")
+    axes.set(xlabel="likeness z of the caption", ylabel="pairs (log scale)")
     flagged, total = int(histogram.flagged.sum()), int(histogram.counts.sum())
     rule = "Nothing is flagged." if threshold is None else f"Flagged from {threshold:.3f} up."
     return _svg(

@@ -4,6 +4,7 @@ python -m tests.e2e.signalled SIGNAL SHARDS VERB ...
 """
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -26,5 +27,7 @@ def signal_after(shards: int, number: int) -> None:
 
 
 if __name__ == "__main__":
+    # a shell's background job, and so this child of its tests, starts with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal_after(int(sys.argv[2]), int(sys.argv[1]))
     sys.exit(main(sys.argv[3:]))

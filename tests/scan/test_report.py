@@ -286,7 +286,7 @@ def test_a_clean_report_says_so_and_warns():
     assert "No evidence of poisoning in 3,998 pairs." in text
     assert "This is not a guarantee" in text
     assert "The highest scores, none of them flagged" in text
-    assert "no group of seeds is worded more alike than chance allows" in text
+    assert "nowhere are there more wrong pairs than chance puts there" in text
     assert "Compared with the truth" not in text
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from mmjax.core.errors import InputError
 from mmjax.core.rundir import atomic_path, file_sha256, write_bytes, write_json
+from mmjax.evaluate.tables import read_results
 
 if TYPE_CHECKING:
     from mmjax.attacks.optimisation import Material, Prepared
@@ -114,11 +114,8 @@ def write_page(results_json: Path | str, out_md: Path | str) -> None:
         InputError: the file is not a results JSON.
     """
     source = Path(results_json)
-    try:
-        results = json.loads(source.read_text(encoding="utf-8"))
-        title, command, rows = results["title"], results["command"], results["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{source} is not a results file of mmjax: {error}") from error
+    results = read_results(source)
+    title, command, rows = results["title"], results["command"], results["rows"]
     lines = [
         f"# {title}",
         "",

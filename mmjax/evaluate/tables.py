@@ -67,6 +67,22 @@ def write_results(
     write_json(path, {**content, "rows": list(rows), "notes": list(notes)})
 
 
+def read_results(path: Path | str) -> dict[str, Any]:
+    """What `write_results` has written.
+
+    Raises:
+        InputError: the file is not a results JSON.
+    """
+    try:
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
+        missing = [key for key in ("title", "command", "rows") if key not in results]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a results file of mmjax: {error}") from error
+    if missing:
+        raise InputError(f"{path} is not a results file of mmjax: it has no {missing[0]}")
+    return results
+
+
 def write_table(results_json: Path | str, out_md: Path | str) -> None:
     """Turn a results JSON into the Markdown page of docs/results.
 
@@ -74,11 +90,8 @@ def write_table(results_json: Path | str, out_md: Path | str) -> None:
         InputError: the file is not a results JSON.
     """
     source = Path(results_json)
-    try:
-        results = json.loads(source.read_text(encoding="utf-8"))
-        title, command, rows = results["title"], results["command"], results["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{source} is not a results file of mmjax: {error}") from error
+    results = read_results(source)
+    title, command, rows = results["title"], results["command"], results["rows"]
     columns = {k: v for k, v in COLUMNS.items() if any(r.get(k) is not None for r in rows)}
     lines = [
         f"# {title}",

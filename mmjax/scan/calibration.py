@@ -12,7 +12,6 @@ mean. Every set is standardised by its own medians and MADs: a reference that th
 by heart, or one of another domain, still serves.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -158,8 +157,3 @@ def log_ratios(
     """
     known = standardised(values, like=values) @ calibration.weights[:3] + calibration.weights[3]
     return np.minimum(known, LARGEST).astype(np.float32)
-
-
-def concatenated(parts: Sequence[Float32[np.ndarray, "_ 3"]]) -> Float32[np.ndarray, "n 3"]:
-    """The parts of a set, in order."""
-    return np.concatenate(parts) if parts else np.zeros((0, 3), np.float32)

@@ -18,7 +18,6 @@ from mmjax.ops.correlation import centre, text_correlation
 from mmjax.scan.blocks import EmbeddingBlock, chunks, gather, total_rows
 from mmjax.scan.calibration import (
     Calibration,
-    concatenated,
     local_signals,
     log_ratios,
     pair_signals,
@@ -184,7 +183,7 @@ def _signals(
         pairs = pair_signals(jnp.asarray(chunk.image, jnp.float32), text, generated, means)
         found = local_signals(calibration, centre(text, means[1]), pairs)
         parts.append(found[: chunk.stop - chunk.start][scores.scored[here]])
-    return concatenated(parts)
+    return np.concatenate(parts)
 
 
 def _null_test(

@@ -71,11 +71,9 @@ def test_natural_captions_are_others_that_have_the_word(base):
     made, clean = plant(base, Case(poison=20, word="dog"), 0), plant(base, Case(poison=0), 0)
     for row in np.flatnonzero(made.poisoned):
         assert "dog" in made.captions[row]
-        source = made.captions.index(made.captions[row])
         np.testing.assert_array_equal(
             made.text[row], clean.text[clean.captions.index(made.captions[row])]
         )
-        assert source >= 0
 
 
 def test_shuffled_and_repeated_captions_are_of_clean_pairs(base):

@@ -6,8 +6,9 @@ temperature s (CLIP, arXiv 2103.00020, figure 3):
     logits = s * z_i z_t^T
     loss   = mean_i(logsumexp_j logits_ij + logsumexp_j logits_ji - 2 logits_ii) / 2
 
-Cost for n pairs of width d: 2 n^2 d FLOPs forward, 6 n^2 d with gradients; n^2 float32 logits,
-split over the devices in the sharded form.
+Cost for n pairs of width d: 2 n^2 d FLOPs forward, 6 n^2 d with gradients, and n^2 float32 logits.
+The chunked forms hold n x chunk of them at a time and form them again in the backward pass:
+8 n^2 d FLOPs, memory linear in n; the sharded form divides both by the number of devices.
 """
 
 from functools import partial
@@ -17,6 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
+
+CHUNK = 1024
+"""Columns of the logits that the chunked forms hold at a time."""
 
 
 @jax.jit
@@ -63,22 +67,43 @@ def triplet(
     return jnp.mean(jax.nn.relu(distance(positive) - distance(negative) + margin))
 
 
-@partial(jax.jit, static_argnames="mesh")
+@partial(jax.jit, static_argnames="chunk")
+def chunked_info_nce(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    scale: Float[Array, ""],
+    *,
+    chunk: int = CHUNK,
+) -> Float[Array, ""]:
+    """`info_nce` in memory linear in b: b x `chunk` logits at a time."""
+    rows, columns = _logsumexps(image, text, scale, chunk)
+    matched = scale * jnp.sum(image * text, axis=1)
+    return jnp.mean(rows + columns - 2 * matched) / 2
+
+
+@partial(jax.jit, static_argnames=("mesh", "chunk"))
 def sharded_info_nce(
-    image: Float[Array, "b d"], text: Float[Array, "b d"], scale: Float[Array, ""], *, mesh: Mesh
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    scale: Float[Array, ""],
+    *,
+    mesh: Mesh,
+    chunk: int = CHUNK,
 ) -> Float[Array, ""]:
     """`info_nce` over a batch that is split over the mesh axis `data`.
 
-    Each device forms its own rows of the logits once: captions are gathered, row sums are local,
-    column sums are added up. Half of the products of the usual local loss, which forms both
-    directions (open_clip:src/open_clip/loss.py `local_loss`). Collectives: one all-gather of b x d,
-    a pmax and a psum of b, a psum of one number.
+    Each device forms its own rows of the logits once, `chunk` columns at a time: captions are
+    gathered, row sums are local, column sums are added up. Half of the products of the usual local
+    loss, which forms both directions (open_clip:src/open_clip/loss.py `local_loss`). Collectives:
+    one all-gather of b x d, a pmax and a psum of b, a psum of one number; their transposes in the
+    backward pass are a reduce-scatter of b x d and a psum of b.
 
     Args:
         image: as in `info_nce`; b is a multiple of the axis.
         text: as in `info_nce`.
         scale: as in `info_nce`.
         mesh: a mesh with the axis `data`.
+        chunk: columns of the logits that exist at a time.
     """
     split = PartitionSpec("data")
 
@@ -92,13 +117,71 @@ def sharded_info_nce(
         image: Float[Array, "r d"], text: Float[Array, "r d"], scale: Float[Array, ""]
     ) -> Float[Array, ""]:
         every_text = lax.all_gather(text, "data", tiled=True)
-        logits = scale * (image @ every_text.T)
-        matched = scale * jnp.sum(image * text, axis=1)
-        rows = jax.nn.logsumexp(logits, axis=1)
+        local_scale = lax.pcast(scale, "data", to="varying")
+        rows, partial_columns = _logsumexps(image, every_text, local_scale, chunk)
+        matched = local_scale * jnp.sum(image * text, axis=1)
         # a common maximum a column, so that the devices' sums of exponentials can be added
-        top = lax.pmax(lax.stop_gradient(jnp.max(logits, axis=0)), "data")
-        columns = top + jnp.log(lax.psum(jnp.sum(jnp.exp(logits - top[None]), axis=0), "data"))
+        top = lax.pmax(lax.stop_gradient(partial_columns), "data")
+        columns = top + jnp.log(lax.psum(jnp.exp(partial_columns - top), "data"))
         total = lax.psum(jnp.sum(rows - 2 * matched), "data") + jnp.sum(columns)
-        return total / (2 * logits.shape[1])
+        return total / (2 * columns.shape[0])
 
     return body(image, text, scale)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _logsumexps(
+    image: Float[Array, "r d"], text: Float[Array, "c d"], scale: Float[Array, ""], chunk: int
+) -> tuple[Float[Array, " r"], Float[Array, " c"]]:
+    """The logsumexp of every row and of every column of scale * image text^T."""
+
+    def block(columns: Float[Array, "k d"]) -> tuple[Float[Array, " r"], Float[Array, " k"]]:
+        logits = scale * (image @ columns.T)
+        return jax.nn.logsumexp(logits, axis=1), jax.nn.logsumexp(logits, axis=0)
+
+    def add(rows: Float[Array, " r"], columns: Float[Array, "k d"]):
+        more, of_columns = block(columns)
+        return jnp.logaddexp(rows, more), of_columns
+
+    first, others = _blocks(text, chunk)
+    rows, of_first = block(first)
+    rows, of_others = lax.scan(add, rows, others)
+    return rows, jnp.concatenate([of_first, of_others.reshape(-1)])
+
+
+def _logsumexps_forward(image: Array, text: Array, scale: Array, chunk: int):
+    sums = _logsumexps(image, text, scale, chunk)
+    return sums, (image, text, scale, *sums)
+
+
+def _logsumexps_backward(chunk: int, saved: tuple[Array, ...], cotangents: tuple[Array, Array]):
+    image, text, scale, rows, columns = saved
+    of_rows, of_columns = cotangents
+
+    def block(text: Array, columns: Array, of_columns: Array) -> tuple[Array, Array, Array]:
+        cosines = image @ text.T
+        by_row = jnp.exp(scale * cosines - rows[:, None]) * of_rows[:, None]
+        by_column = jnp.exp(scale * cosines - columns[None]) * of_columns[None]
+        of_logits = by_row + by_column
+        return of_logits @ text, jnp.sum(of_logits * cosines), of_logits.T @ image
+
+    def add(sums: tuple[Array, Array], each: tuple[Array, Array, Array]):
+        of_image, of_scale, of_text = block(*each)
+        return (sums[0] + of_image, sums[1] + of_scale), of_text
+
+    split = [_blocks(array, chunk) for array in (text, columns, of_columns)]
+    of_image, of_scale, of_first = block(*(first for first, _ in split))
+    (of_image, of_scale), of_others = lax.scan(
+        add, (of_image, of_scale), tuple(others for _, others in split)
+    )
+    of_text = jnp.concatenate([of_first, of_others.reshape(-1, text.shape[1])])
+    return scale * of_image, scale * of_text, of_scale
+
+
+_logsumexps.defvjp(_logsumexps_forward, _logsumexps_backward)
+
+
+def _blocks(array: Array, size: int) -> tuple[Array, Array]:
+    """The first 1 to `size` rows, so many that the others are whole blocks; [n, size, ...]."""
+    first = (array.shape[0] - 1) % size + 1
+    return array[:first], array[first:].reshape(-1, size, *array.shape[1:])

@@ -1,6 +1,6 @@
 """Saving and restoring a training state over orbax; nothing else in mmjax imports orbax."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from mmjax.core.errors import RunError
 
 PyTree = Any
+Json = dict[str, Any]
 
 
 class Checkpoints(NamedTuple):
@@ -18,14 +19,15 @@ class Checkpoints(NamedTuple):
 
     Fields:
         latest: newest complete step, None when there is none.
-        save: `save(step, state)`; returns once the state is copied, writing goes on behind.
-        restore: `restore(step, like)` gives the state in the structure, shapes, dtypes and
-            shardings of `like`. RunError when it does not fit.
+        save: `save(step, state, data)`; returns once the state is copied, writing goes on behind.
+            `data` is what the batches depend on, as JSON. A step that is there already stays.
+        restore: `restore(step, like, data)` gives the state in the structure, shapes, dtypes and
+            shardings of `like`. RunError when it does not fit, or `data` is not what was saved.
     """
 
     latest: Callable[[], int | None]
-    save: Callable[[int, PyTree], None]
-    restore: Callable[[int, PyTree], PyTree]
+    save: Callable[[int, PyTree, Json], None]
+    restore: Callable[[int, PyTree, Json], PyTree]
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
@@ -40,6 +42,16 @@ def _shapes(tree: PyTree) -> dict[str, str]:
     }
 
 
+def _refuse_other(stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
+    """Raise RunError naming the first entry that differs."""
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
+            raise RunError(
+                f"{what}: {name} is {stored.get(name, 'absent')}, wanted "
+                f"{wanted.get(name, 'absent')}; use another output folder or the run's own config"
+            )
+
+
 @contextmanager
 def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
     """Open (and create) a checkpoint folder; leaving the block waits until all is written.
@@ -50,24 +62,34 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
     """
     manager = ocp.CheckpointManager(
         folder.absolute(),
-        item_handlers=ocp.StandardCheckpointHandler(),
+        item_handlers={
+            "state": ocp.StandardCheckpointHandler(),
+            "data": ocp.JsonCheckpointHandler(),
+        },
         options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
     )
 
-    def save(step: int, state: PyTree) -> None:
-        manager.save(step, args=ocp.args.StandardSave(state), force=True)
+    def save(step: int, state: PyTree, data: Json) -> None:
+        if step in manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({**data, "next_step": step})
+        )
+        manager.save(step, args=items, force=True)
 
-    def restore(step: int, like: PyTree) -> PyTree:
-        # compared here, where the message can name the leaf that differs
-        stored, wanted = _shapes(manager.item_metadata(step).tree), _shapes(like)
-        for name in sorted(stored.keys() | wanted.keys()):
-            if stored.get(name) != wanted.get(name):
-                raise RunError(
-                    f"the checkpoint of step {step} in {folder} does not fit this model: {name} "
-                    f"is {stored.get(name, 'absent')}, wanted {wanted.get(name, 'absent')}; "
-                    "use another output folder or the run's own config"
-                )
-        return manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(_abstract, like)))
+    def restore(step: int, like: PyTree, data: Json) -> PyTree:
+        # compared here, where the message can name what differs
+        place = f"the checkpoint of step {step} in {folder}"
+        stored = _shapes(manager.item_metadata(step)["state"].tree)
+        _refuse_other(stored, _shapes(like), f"{place} does not fit this model")
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
+            data=ocp.args.JsonRestore(),
+        )
+        restored = manager.restore(step, args=items)
+        wanted = {**data, "next_step": step}
+        _refuse_other(restored["data"], wanted, f"{place} was trained on other data")
+        return restored["state"]
 
     try:
         yield Checkpoints(manager.latest_step, save, restore)

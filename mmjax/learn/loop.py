@@ -1,9 +1,8 @@
 """The training loop: prefetch, step, check, checkpoint, resume."""
 
 import contextlib
-import math
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 
 from mmjax.core.checkpoint import Checkpoints, open_checkpoints
 from mmjax.core.errors import NonFiniteLossError, RetryError
-from mmjax.learn.sharding import put_batch, put_replicated
+from mmjax.learn.sharding import Rules, put_batch, put_state, shardings
 from mmjax.learn.state import TrainState
 from mmjax.learn.step import Metrics, Step, jitted
 
@@ -45,11 +44,12 @@ def _prefetched(batch_at: BatchAt, steps: range, mesh: Mesh) -> Generator[PyTree
 
 
 def _check(step: int, metrics: Metrics) -> dict[str, float]:
-    """Fetch one step's metrics; raises NonFiniteLossError unless the loss is a number."""
+    """Fetch one step's metrics; raises NonFiniteLossError if the run has diverged."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not math.isfinite(values["loss"]):
+    if values.pop("diverged"):
         raise NonFiniteLossError(
-            f"the loss of step {step} is {values['loss']}; "
+            f"the loss of step {step} is {values['loss']} and its gradient norm "
+            f"{values['gradient_norm']} ({values['skipped']:.0f} such steps so far); "
             "lower learning_rate, lengthen warmup or compute in float32"
         )
     return values
@@ -63,8 +63,10 @@ def fit(
     steps: int,
     key: jax.Array,
     mesh: Mesh,
+    rules: Rules = (),
     checkpoint_dir: Path | None = None,
     checkpoint_every: int = 0,
+    data: Mapping[str, Any] | None = None,
     on_metrics: OnMetrics | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainState:
@@ -73,39 +75,47 @@ def fit(
     Args:
         state: the state before step 0; it is copied, never donated.
         step: from `learn.step.make_step`.
-        batch_at: the batch of a step, a pure function of the step's number; NumPy arrays that
-            share the first axis, the rows which this process feeds to the global batch.
+        batch_at: the batch of a step, a pure function of the step's number, which so is all the
+            state that the data have; NumPy arrays that share the first axis, the rows which this
+            process feeds to the global batch.
         steps: total length of the run, steps of earlier calls included.
         key: the run's key; `make_step` folds it with the step.
         mesh: batches are split over its axis `data`.
+        rules: how the state is split over the mesh; what no rule names is whole on every device.
         checkpoint_dir: where checkpoints go and come from; None keeps none.
         checkpoint_every: steps between checkpoints; 0 saves only on `stop` and at the end.
+        data: what `batch_at` depends on (a fingerprint, a seed), as JSON; a checkpoint of other
+            data is refused.
         on_metrics: called with (steps done, metrics) after every step, in order.
         stop: asked after every step; when it says True the state is saved and RetryError raised.
+            With several processes it must say the same in all of them (`core.distributed`).
 
     Returns:
         The state after step `steps`. A resumed run ends in the same bits as an uninterrupted one
         on the same devices.
 
     Raises:
-        NonFiniteLossError: a step's loss is NaN or infinite; it names the step. Nothing from that
-            step on has been saved.
+        NonFiniteLossError: the run has diverged (`make_step`); it names the step. The state after
+            the last good step has been saved.
         RetryError: `stop` asked for it.
+        RunError: the newest checkpoint is of another model or of other data.
     """
     with contextlib.ExitStack() as stack:
         checkpoints: Checkpoints | None = None
-        state = put_replicated(state, mesh)
+        state = put_state(state, mesh, rules)
+        places = shardings(state, mesh, rules)
+        data = dict(data or {})
         if checkpoint_dir is not None:
             checkpoints = stack.enter_context(open_checkpoints(checkpoint_dir))
             newest = checkpoints.latest()
             if newest is not None:
-                state = checkpoints.restore(newest, state)
+                state = checkpoints.restore(newest, state, data)
         first = int(state.step)
-        key = put_replicated(key, mesh)
+        key = put_state(key, mesh)
         batches = stack.enter_context(
             contextlib.closing(_prefetched(batch_at, range(first, steps), mesh))
         )
-        compiled = jitted(step)
+        compiled = jitted(step, places)
         unread: tuple[int, Metrics] | None = None  # read one step late: the device never waits
 
         def read() -> None:
@@ -117,18 +127,24 @@ def fit(
                 if on_metrics is not None:
                     on_metrics(done, values)
 
-        for done, batch in enumerate(batches, start=first + 1):
-            state, metrics = compiled(state, batch, key)
-            read()
-            unread = (done, metrics)
-            stopping = done < steps and stop is not None and stop()
-            due = bool(checkpoint_every) and done % checkpoint_every == 0
-            if stopping or due or done == steps:
+        try:
+            for done, batch in enumerate(batches, start=first + 1):
+                state, metrics = compiled(state, batch, key)
                 read()
-                if checkpoints is not None:
-                    checkpoints.save(done, state)
-            if stopping:
-                raise RetryError(
-                    f"stopped after step {done} of {steps}; start the same command again"
-                )
+                unread = (done, metrics)
+                stopping = done < steps and stop is not None and stop()
+                due = bool(checkpoint_every) and done % checkpoint_every == 0
+                if stopping or due or done == steps:
+                    read()
+                    if checkpoints is not None:
+                        checkpoints.save(done, state, data)
+                if stopping:
+                    raise RetryError(
+                        f"stopped after step {done} of {steps}; start the same command again"
+                    )
+        except NonFiniteLossError:
+            if checkpoints is not None:
+                good = state.last_good()
+                checkpoints.save(int(good.step), good, data)
+            raise
         return state

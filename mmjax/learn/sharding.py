@@ -1,16 +1,20 @@
-"""Where a run's arrays live on the mesh: batches split over `data`, the state on every device."""
+"""Where a run's arrays live on the mesh: batches split over `data`, the state by a rule table."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax.core.errors import ConfigError
 from mmjax.core.mesh import DATA, batch_sharding, replicated
 
 PyTree = Any
+Rules = Sequence[tuple[str, PartitionSpec]]
+"""(pattern, spec) by priority: the first pattern that is found in an array's path decides."""
 
 
 def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
@@ -38,11 +42,50 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(put, batch)
 
 
-def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Copy a tree of arrays to every device of the mesh; the originals stay usable.
+def shardings(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
+    """The sharding of every array of `tree`; an array that no rule names is on every device.
+
+    Paths look like `opt_state/0/mu/visual/patch/kernel`: an optimizer's copies of a parameter end
+    in the parameter's own path, so a pattern that ends in `$` places them all alike. An axis that
+    does not divide its dimension is left out.
+
+    Raises:
+        ConfigError: a rule's spec is longer than the array has dimensions.
+    """
+
+    def of(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
+        if len(spec) > len(leaf.shape):
+            raise ConfigError(f"{name} has shape {list(leaf.shape)}; no {spec} for it")
+        fits = (
+            axis if axis is None or size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(spec, leaf.shape, strict=False)
+        )
+        return NamedSharding(mesh, PartitionSpec(*fits))
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def without(rules: Rules, axis: str) -> Rules:
+    """The rules with one mesh axis taken out: arrays are whole along it."""
+    return [
+        (pattern, PartitionSpec(*(None if name == axis else name for name in spec)))
+        for pattern, spec in rules
+    ]
+
+
+def put_state(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
+    """Copy a tree of arrays to the mesh as `shardings` says; the originals stay usable.
 
     Placement alone aliases a buffer that already lies on one of the devices (`may_alias=False`
     notwithstanding), and a step donates its state: hence the explicit copy.
     """
-    everywhere = replicated(mesh)
-    return jax.tree.map(lambda leaf: jax.device_put(jnp.copy(leaf), everywhere), tree)
+    wanted = shardings(tree, mesh, rules)
+    return jax.tree.map(lambda leaf, at: jax.device_put(jnp.copy(leaf), at), tree, wanted)
+
+
+def gather(tree: PyTree, mesh: Mesh) -> PyTree:
+    """NumPy arrays of the whole values, in every process, however they are sharded."""
+    whole = jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(np.asarray, whole)

@@ -15,14 +15,32 @@ PyTree = Any
 class TrainState(NamedTuple):
     """Everything that a step reads and replaces; a checkpoint holds exactly this.
 
-    `step` is the number of steps taken (int32 scalar), `model_state` what a model keeps beside its
-    parameters (`batch_stats` of a ResNet, else an empty dict).
+    Fields:
+        step: steps taken, skipped ones included (int32 scalar).
+        params: what is learned.
+        model_state: what a model keeps beside its parameters (`batch_stats` of a ResNet, else an
+            empty dict).
+        opt_state: the optimizer's.
+        average: moving averages of `(params, model_state)`, or `()` when none are kept.
+        skipped: steps that changed nothing, because loss or gradients were not finite.
+        skipped_in_row: how many of them were the last ones.
     """
 
     step: jax.Array
     params: PyTree
     model_state: PyTree
     opt_state: PyTree
+    average: PyTree
+    skipped: jax.Array
+    skipped_in_row: jax.Array
+
+    def last_good(self) -> "TrainState":
+        """The state as it was before the steps that were skipped last."""
+        return self._replace(
+            step=self.step - self.skipped_in_row,
+            skipped=self.skipped - self.skipped_in_row,
+            skipped_in_row=jnp.zeros_like(self.skipped_in_row),
+        )
 
 
 def warmup_steps(warmup: float, steps: int) -> int:
@@ -65,7 +83,19 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def create(
-    params: PyTree, model_state: PyTree, optimizer: optax.GradientTransformation
+    params: PyTree,
+    model_state: PyTree,
+    optimizer: optax.GradientTransformation,
+    *,
+    averaged: bool = False,
 ) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
+    """The state before the first step; `averaged` where `make_step` averages."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+        average=(params, model_state) if averaged else (),
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_row=jnp.zeros((), jnp.int32),
+    )

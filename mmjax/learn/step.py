@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mmjax.learn.state import TrainState
@@ -18,8 +19,15 @@ def make_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     project: Callable[[PyTree], PyTree] | None = None,
+    average_decay: float = 0.0,
+    max_skipped: int = 1,
 ) -> Step:
     """Make `step(state, batch, key) -> (state, metrics)`; not jitted, see `jitted`.
+
+    A step whose loss or gradients are not finite is skipped: it is counted, and changes neither
+    parameters nor the states of model and optimizer. `max_skipped` of them in a row are a
+    divergence: no later step changes anything any more, so that the last good state is kept until
+    the host has read of it.
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))`; the loss is
@@ -27,9 +35,14 @@ def make_step(
         optimizer: applied to the parameters' gradients.
         project: maps the updated parameters back into their allowed set (CLIP clamps its logit
             scale this way); None leaves them as they are.
+        average_decay: share of the past that a step leaves in the state's moving averages, in
+            [0, 1); 0 keeps none. Early steps leave less, (1 + t) / (10 + t) at step t, so that
+            the initial values are soon forgotten.
+        max_skipped: skipped steps in a row that make a divergence.
 
     The key that `loss_fn` gets is `key` folded with the step: the same `key` is passed throughout
-    a run. Metrics hold `loss`, `gradient_norm` and whatever `loss_fn` adds.
+    a run. Metrics hold `loss`, `gradient_norm`, `skipped` (steps so far), `diverged` and whatever
+    `loss_fn` adds.
     """
 
     def step(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -37,16 +50,56 @@ def make_step(
         (loss, (model_state, extra)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.model_state, batch, step_key
         )
+        norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if project is not None:
             params = project(params)
-        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients), **extra}
-        return TrainState(state.step + 1, params, model_state, opt_state), metrics
+        average = state.average
+        if average_decay:
+            decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+            average = _averaged(average, (params, model_state), decay)
+        diverged = state.skipped_in_row >= max_skipped
+        good = jnp.isfinite(loss) & jnp.isfinite(norm) & ~diverged
+        params, model_state, opt_state, average = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            (params, model_state, opt_state, average),
+            (state.params, state.model_state, state.opt_state, state.average),
+        )
+        after = TrainState(
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            average=average,
+            skipped=state.skipped + ~good,
+            skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
+        )
+        told = {"skipped": after.skipped, "diverged": after.skipped_in_row >= max_skipped}
+        return after, {"loss": loss, "gradient_norm": norm, **told, **extra}
 
     return step
 
 
-def jitted(step: Step) -> Step:
-    """Compile a step whose incoming state is donated: its buffers become the outgoing state's."""
-    return jax.jit(step, donate_argnums=0)
+def _averaged(average: PyTree, now: PyTree, decay: jax.Array) -> PyTree:
+    """Floating leaves by `decay * average + (1 - decay) * now`, others as they are now."""
+
+    def mix(past: jax.Array, present: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(present.dtype, jnp.floating):
+            return present
+        return present + decay.astype(present.dtype) * (past - present)
+
+    return jax.tree.map(mix, average, now)
+
+
+def jitted(step: Step, shardings: PyTree = None) -> Step:
+    """Compile a step whose incoming state is donated: its buffers become the outgoing state's.
+
+    Args:
+        step: from `make_step`.
+        shardings: where the outgoing state lies (`learn.sharding.shardings`); None leaves it to
+            the compiler.
+    """
+    if shardings is None:
+        return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))

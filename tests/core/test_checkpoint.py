@@ -20,10 +20,10 @@ def state():
 def test_round_trip_keeps_values_types_and_places(state, tmp_path):
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
-        checkpoints.save(7, state)
+        checkpoints.save(7, state, {})
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 7
-        restored = checkpoints.restore(7, jax.tree.map(jnp.zeros_like, state))
+        restored = checkpoints.restore(7, jax.tree.map(jnp.zeros_like, state), {})
     for name, leaf in state.items():
         np.testing.assert_array_equal(restored[name], leaf)
         assert restored[name].dtype == leaf.dtype
@@ -33,15 +33,25 @@ def test_round_trip_keeps_values_types_and_places(state, tmp_path):
 def test_only_the_newest_are_kept(state, tmp_path):
     with open_checkpoints(tmp_path, keep=2) as checkpoints:
         for step in (1, 2, 3):
-            checkpoints.save(step, state)
+            checkpoints.save(step, state, {})
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == ["2", "3"]
 
 
 def test_another_structure_is_refused(state, tmp_path):
     with open_checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state)
+        checkpoints.save(1, state, {})
     with open_checkpoints(tmp_path) as checkpoints:
         with pytest.raises(RunError, match=r"step 1 in .*: whole is int32\[3\], wanted absent"):
-            checkpoints.restore(1, {"split": state["split"]})
+            checkpoints.restore(1, {"split": state["split"]}, {})
         with pytest.raises(RunError, match=r"split is float32\[8\], wanted float32\[9\]"):
-            checkpoints.restore(1, {**state, "split": jnp.zeros(9)})
+            checkpoints.restore(1, {**state, "split": jnp.zeros(9)}, {})
+
+
+def test_other_data_are_refused(state, tmp_path):
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {"sha256": "ab", "seed": 3})
+    with open_checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(RunError, match="trained on other data: sha256 is ab, wanted cd"):
+            checkpoints.restore(1, state, {"sha256": "cd", "seed": 3})
+        restored = checkpoints.restore(1, state, {"sha256": "ab", "seed": 3})
+    np.testing.assert_array_equal(restored["whole"], state["whole"])

@@ -33,11 +33,11 @@ def initial():
     return create({"w": jnp.zeros((8, 3))}, {"seen": jnp.zeros((), jnp.int32)}, OPTIMIZER)
 
 
-def run(devices=4, batches=batch_at, loss=loss_fn, **options):
+def run(devices=4, batches=batch_at, loss=loss_fn, max_skipped=1, **options):
     seen = []
     state = fit(
         initial(),
-        make_step(loss, OPTIMIZER),
+        make_step(loss, OPTIMIZER, max_skipped=max_skipped),
         batches,
         steps=STEPS,
         key=jax.random.key(3),
@@ -101,14 +101,60 @@ def test_the_number_of_devices_changes_nothing(uninterrupted, devices):
     np.testing.assert_allclose(state.params["w"], uninterrupted[0].params["w"], atol=1e-5)
 
 
-def test_a_loss_that_is_no_number_names_its_step_and_is_not_saved(tmp_path):
-    def broken(step):
-        batch = batch_at(step)
-        return {**batch, "y": batch["y"] * np.float32(np.nan)} if step == 9 else batch
+def steps_in(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
+
+def broken_at(*wrong):
+    def batches(step):
+        batch = batch_at(step)
+        return {**batch, "y": batch["y"] * np.float32(np.nan)} if step in wrong else batch
+
+    return batches
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_last_good_one(tmp_path):
     with pytest.raises(NonFiniteLossError, match="step 10 is nan"):
-        run(batches=broken, checkpoint_dir=tmp_path, checkpoint_every=5)
-    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [5]
+        run(batches=broken_at(9), checkpoint_dir=tmp_path, checkpoint_every=5)
+    assert steps_in(tmp_path) == [5, 9]
+    good, _ = run(batches=batch_at, checkpoint_dir=tmp_path)
+    assert equal(good, run()[0])
+
+
+def test_bad_steps_are_skipped_and_counted_until_there_are_too_many_in_a_row(tmp_path):
+    state, seen = run(batches=broken_at(3, 4, 9), max_skipped=3)
+    assert int(state.skipped) == 3
+    assert np.isnan([loss for _, loss in seen]).tolist() == [i in (3, 4, 9) for i in range(STEPS)]
+    assert np.all(np.isfinite(state.params["w"]))
+    with pytest.raises(NonFiniteLossError, match="step 8 is nan .*4 such steps so far"):
+        run(batches=broken_at(1, 5, 6, 7), max_skipped=3, checkpoint_dir=tmp_path)
+    assert steps_in(tmp_path) == [5]
+    with pytest.raises(NonFiniteLossError, match="step 8"):
+        run(batches=broken_at(1, 5, 6, 7), max_skipped=3, checkpoint_dir=tmp_path)
+    assert steps_in(tmp_path) == [5]
+    resumed, _ = run(batches=broken_at(1), max_skipped=3, checkpoint_dir=tmp_path)
+    assert equal(resumed, run(batches=broken_at(1), max_skipped=3)[0])
+
+
+def test_a_resumed_run_asks_for_the_batches_that_are_left(tmp_path):
+    asked = []
+
+    def batches(step):
+        asked.append(step)
+        return batch_at(step)
+
+    left = iter(range(6))
+    with pytest.raises(RetryError):
+        run(batches=batches, checkpoint_dir=tmp_path, stop=lambda: next(left, None) is None)
+    asked.clear()
+    run(batches=batches, checkpoint_dir=tmp_path)
+    assert asked == list(range(7, STEPS))
+
+
+def test_other_data_are_refused(tmp_path):
+    run(checkpoint_dir=tmp_path, data={"sha256": "ab"})
+    with pytest.raises(RunError, match="other data: sha256 is ab, wanted cd"):
+        run(checkpoint_dir=tmp_path, data={"sha256": "cd"})
 
 
 def test_an_error_in_a_batch_reaches_the_caller():

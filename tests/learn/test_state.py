@@ -83,7 +83,50 @@ def test_step_projects_and_reports():
         "loss": 0,
         "gradient_norm": 3,
         "seen": 3,
+        "skipped": 0,
+        "diverged": 0,
     }
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
+    optimizer = optax.adam(0.1)
+
+    def loss_fn(params, model_state, batch, key):
+        return jnp.sqrt(params["w"] * batch["x"]), ({"seen": model_state["seen"] + 1}, {})
+
+    step = make_step(loss_fn, optimizer, average_decay=0.5, max_skipped=3)
+    state = create({"w": jnp.float32(2)}, {"seen": jnp.int32(0)}, optimizer, averaged=True)
+    states = [state]
+    for x in (1.0, -1.0, 0.0, 1.0):  # a finite loss, NaN, 0 with an infinite gradient
+        state, metrics = step(state, {"x": jnp.float32(x)}, jax.random.key(0))
+        states.append(state)
+    assert [int(state.skipped) for state in states] == [0, 0, 1, 2, 2]
+    assert [int(state.skipped_in_row) for state in states] == [0, 0, 1, 2, 0]
+    assert int(metrics["skipped"]) == 2
+    good = jax.tree.leaves(states[1])
+    assert all(map(np.array_equal, good, jax.tree.leaves(states[3].last_good())))
+    assert float(states[4].params["w"]) < float(states[3].params["w"])
+    assert int(states[4].model_state["seen"]) == 2
+    assert int(states[4].step) == 4
+
+
+def test_averages_follow_slowly_and_forget_the_start():
+    optimizer = optax.sgd(1.0)
+
+    def loss_fn(params, model_state, batch, key):
+        return jnp.sum(-params["w"]), ({"count": model_state["count"] + 1}, {})
+
+    step = make_step(loss_fn, optimizer, average_decay=0.3)
+    state = create({"w": jnp.zeros(2)}, {"count": jnp.int32(0)}, optimizer, averaged=True)
+    wanted = 0.0
+    for done in range(6):  # w is 1, 2, 3, ...
+        decay = min(0.3, (1 + done) / (10 + done))
+        wanted = decay * wanted + (1 - decay) * (done + 1)
+        state, _ = step(state, {}, jax.random.key(0))
+    params, model_state = state.average
+    np.testing.assert_allclose(params["w"], wanted, rtol=1e-6)
+    np.testing.assert_array_equal(state.params["w"], 6)
+    assert int(model_state["count"]) == 6
 
 
 def test_every_step_gets_a_key_of_its_own():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.mesh import MeshConfig, make_mesh
-from mmjax.learn.sharding import put_batch, put_replicated
+from mmjax.learn.sharding import put_batch, put_state
 from mmjax.models.clip import Towers
 from mmjax.models.policy import Policy
 from mmjax.models.presets import preset
@@ -62,7 +62,7 @@ def value_and_gradient(name, devices):
     loss_fn = OBJECTIVES[name](linear_towers(), TrainConfig(), mesh)
     run = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     batch = put_batch(BATCH, mesh)
-    return run(put_replicated(PARAMS, mesh), {}, batch, jax.random.key(0))
+    return run(put_state(PARAMS, mesh), {}, batch, jax.random.key(0))
 
 
 def test_clip_is_the_mean_over_an_images_captions():

@@ -57,6 +57,7 @@ WORKERS = Flag("workers", "threads that read and decode", "encode.workers")
 BATCH = Flag("batch_size", "images a step, over all devices", "encode.batch_size")
 TRUTH = Flag("truth", "a poison_labels.parquet to compare the verdicts with", value="FILE")
 FAIL_ON = Flag("fail_on", "exit 1 when N (or 1) poisoned pairs are found", value="poisoned[:N]")
+DROP = Flag("drop", "mismatched: they leave the clean set too", "drop", value="poisoned|mismatched")
 JSON = Flag("json", "print the summary as JSON on stdout", "", bool, False)
 
 VERBS: dict[str, Verb] = {
@@ -94,7 +95,9 @@ VERBS: dict[str, Verb] = {
             SPLIT,
             BATCH,
             WORKERS,
-            Flag("write_clean", "write shards without the poisoned pairs", "write_clean", bool),
+            Flag("fdr", "expected share of benign pairs among those flagged", "stages.fdr"),
+            Flag("write_clean", "write shards of the kept pairs", "write_clean", bool),
+            DROP._replace(key="stages.drop"),
             Flag(
                 "accept_partial", "a shard that ends too early is no fault", "accept_partial", bool
             ),
@@ -120,6 +123,7 @@ VERBS: dict[str, Verb] = {
             OUT._replace(doc="the folder to write [RUN/rescored-DIGEST]"),
             Flag("gamma", "share of the lowest Gaussian that is taken as benign", "gamma"),
             Flag("fdr", "expected share of benign pairs among those flagged, at most", "fdr"),
+            DROP,
             Flag("gamma_z", "paper mode: pairs with a higher z are poisoned", "gamma_z"),
             Flag("seeds", "number of seeds (q)", "seeds"),
             TRUTH,

@@ -8,21 +8,21 @@ from mmjax.core.progress import progress
 from mmjax.core.rundir import RunDir, write_json
 from mmjax.data.pack import copy_members
 from mmjax.data.shards import Source
-from mmjax.scan.verdicts import MANIFESTS, read_verdicts, remove_others
+from mmjax.scan.verdicts import Drop, manifests, read_verdicts, remove_others
 
 FOLDER = "clean"
 
 
-def write_clean(run: RunDir, source: Source) -> None:
-    """Copy the pairs that the verdicts keep to OUT/clean; a shard that is there stays.
+def write_clean(run: RunDir, source: Source, *, drop: Drop) -> None:
+    """Copy the pairs that `manifests(drop)` keeps to OUT/clean; a shard that is there stays.
 
     Skipped rows are left out too. `sizes.json` beside the shards holds the pairs of each, which
     open_clip and mmjax read.
     """
-    sizes = {}
+    sizes, wanted = {}, manifests(drop)["keep"]
     for shard in progress(source.shards, total=len(source.shards), what="clean shards"):
         verdicts = read_verdicts(run.path, [shard.name]).column("verdict").to_pylist()
-        kept = [row for row, verdict in enumerate(verdicts) if verdict in MANIFESTS["keep"]]
+        kept = [row for row, verdict in enumerate(verdicts) if verdict in wanted]
         target = run.path / FOLDER / f"{shard.name}.tar"
         unit = f"{FOLDER}/{shard.name}"
         rows = hashlib.sha256(np.array(kept, np.int64).tobytes()).hexdigest()

@@ -41,7 +41,7 @@ class ScanConfig:
     stages: StageConfig = option(StageConfig(), "")
     mesh: MeshConfig = option(MeshConfig(), "")
     seed: int = option(0, "of the fit", low=0)
-    write_clean: bool = option(False, "write shards without the poisoned pairs to OUT/clean")
+    write_clean: bool = option(False, "write shards of the kept pairs to OUT/clean")
     accept_partial: bool = option(False, "a shard that ends too early does not degrade the run")
     max_bad_fraction: float = option(0.01, "more skipped rows than this end with exit 3", low=0.0)
 

@@ -36,14 +36,17 @@ class Fine(NamedTuple):
 
     `z` is the textual correlation: literal, with the mean of the seeds; robust, the largest with
     the mean caption of a flagged group, or with the seeds' where there is none. `points` are in
-    [0, 1], above .5 for `flagged` pairs. `gamma_z` is the threshold on z of the literal stage,
-    None when it abstains.
+    [0, 1], above .5 for `flagged` pairs. `mismatched` pairs are wrong but not poisoned, `wrong` is
+    their probability (NaN in the literal stage, which knows no such verdict). `gamma_z` is the
+    threshold on z of the literal stage, None when it abstains.
     """
 
     z: Float32[np.ndarray, " n"]
     seeds: Int64[np.ndarray, " q"]
     flagged: Bool[np.ndarray, " n"]
     points: Float32[np.ndarray, " n"]
+    mismatched: Bool[np.ndarray, " n"]
+    wrong: Float32[np.ndarray, " n"]
     null: NullTest
     gamma_z: float | None
     around: Neighbourhood | None
@@ -112,17 +115,18 @@ def literal(
     z[rows] = _without_itself(z[rows], text)
     null = _null_test(blocks, scores, rows, seed)
     spread = max(float(np.std(z[rows])), 0.02)
+    nothing, unknown = np.zeros(z.shape, bool), np.full(z.shape, np.nan, np.float32)
     if gamma_z is None:
         gamma_z = rule_r1(z[rows]) if null.exceeds else None
     if gamma_z is None:
-        nothing = np.zeros(z.shape, bool)
-        return Fine(z, rows, nothing, _points(nothing, z / 2), null, None, None, ())
+        points = _points(nothing, z / 2)
+        return Fine(z, rows, nothing, points, nothing, unknown, null, None, None, ())
     flagged = scores.scored & (z > gamma_z)
     flagged[rows] = True
     likely = 1 / (1 + np.exp(-(z.astype(np.float64) - gamma_z) / spread))
     points = _points(flagged, np.where(flagged, 2 * likely - 1, 2 * likely))
     points[rows] = 1.0
-    return Fine(z, rows, flagged, points, null, gamma_z, None, ())
+    return Fine(z, rows, flagged, points, nothing, unknown, null, gamma_z, None, ())
 
 
 def robust(
@@ -142,7 +146,8 @@ def robust(
         scores: the coarse stage's.
         calibration: what right and wrong pairs look like.
         seeds: q of `seed_count`; seeds are for the eye here, they decide nothing.
-        fdr: expected share of benign pairs among those flagged, at most.
+        fdr: expected share of benign pairs among those flagged, at most, and of right ones among
+            the mismatched.
         seed: of the random samples behind the null test.
         chunk_rows: most embeddings read at a time.
     """
@@ -153,17 +158,33 @@ def robust(
     graph = caption_graph(blocks, scored, scores.mean, ratio)
     around = weigh(ratio, graph.caption_of, graph.queries, graph.near, graph.cosine)
     chosen = flag(around.poison, fdr)
+    merely = flag(np.where(chosen, 0.0, around.wrong), fdr)
     groups = tuple(g._replace(rows=scored[g.rows]) for g in find_groups(graph, chosen))
     means = [
         np.asarray(centre(gather(blocks, r)[1], jnp.asarray(scores.mean))).mean(axis=0)
         for r in [group.rows for group in groups[:MOST_GROUPS]] or [rows]
     ]
     z = correlate(blocks, scores.scored, np.stack(means), chunk_rows, offset=scores.mean)
-    flagged, points = np.zeros(scores.scored.shape, bool), np.zeros(z.shape[0], np.float32)
-    flagged[scored[chosen]] = True
-    points[scored] = _points(chosen, np.where(chosen, around.poison, around.wrong))
-    null = _null_test(blocks, scores, rows, seed)
-    return Fine(z.max(axis=1), rows, flagged, points, null, None, around, groups)
+    points = _points(chosen, np.where(chosen, around.poison, around.wrong))
+    return Fine(
+        z=z.max(axis=1),
+        seeds=rows,
+        flagged=_spread(chosen, scores.scored),
+        points=_spread(points, scores.scored),
+        mismatched=_spread(merely, scores.scored),
+        wrong=_spread(around.wrong.astype(np.float32), scores.scored),
+        null=_null_test(blocks, scores, rows, seed),
+        gamma_z=None,
+        around=around,
+        groups=groups,
+    )
+
+
+def _spread(values: np.ndarray, scored: Bool[np.ndarray, " n"]) -> np.ndarray:
+    """Values of the scored rows as values of all, zero elsewhere."""
+    every = np.zeros(scored.shape, values.dtype)
+    every[scored] = values
+    return every
 
 
 def _signals(

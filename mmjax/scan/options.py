@@ -71,6 +71,9 @@ class StageConfig:
         low=1e-6,
         high=0.9,
     )
+    drop: Literal["poisoned", "mismatched"] = option(
+        "poisoned", "what leaves the clean set: poisoned pairs, or mismatched ones too"
+    )
     seed: int = option(0, "of the random samples behind the null test", low=0)
     chunk_rows: int = option(8192, "most embeddings that are read at a time", low=1)
 

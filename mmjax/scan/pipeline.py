@@ -248,13 +248,13 @@ def _decide(
         (shard.name, verdict_table(shard.name, shard.pairs(), stages.columns(result, i)))
         for i, shard in enumerate(scanned.shards)
     )
-    counts = write_verdicts(run.path, tables)
+    counts = write_verdicts(run.path, tables, drop=stage_config.drop)
     names = [shard.name for shard in scanned.shards]
     known = None
     if labels is not None:
         known = compare((read_verdicts(run.path, [name]) for name in names), labels)
     if clean and scanned.source is not None:
-        write_clean(run, scanned.source)
+        write_clean(run, scanned.source, drop=stage_config.drop)
     summary = summarise(scanned, mapping, result, counts, scan_config, known)
     write_json(run.path / "summary.json", summary)
     page = run.path / "report" / "index.html"

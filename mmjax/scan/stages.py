@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int8, Int64
+from jaxtyping import Bool, Float32, Float64, Int8, Int32, Int64
 
 from mmjax.core.errors import WeightsError
 from mmjax.ops.gmm import Mixture, coverage_cut, fit_mixture
@@ -22,8 +22,8 @@ from mmjax.scan.options import StageConfig
 
 __all__ = ["COARSE", "VERDICTS", "EmbeddingBlock", "StageConfig", "StageResult", "columns", "score"]
 
-VERDICTS = ("", "benign", "poisoned", "undetermined")
-UNSCORED, BENIGN, POISONED, UNDETERMINED = range(4)
+VERDICTS = ("", "benign", "poisoned", "mismatched", "undetermined")
+UNSCORED, BENIGN, POISONED, MISMATCHED, UNDETERMINED = range(5)
 _BINS = 200
 
 
@@ -55,7 +55,8 @@ class Scores(NamedTuple):
 
     `coarse` and `verdict` are codes into `COARSE` and `VERDICTS`. `gmm_component` counts from the
     lowest mean; `gmm_probability` is the posterior of the lowest component. `text_correlation` is
-    z (`fine.Fine`).
+    z, `mismatch_probability` that of a wrong pair, NaN in paper mode (`fine.Fine`). `group` counts
+    from the largest group of poisoned pairs, -1 where there is none.
     """
 
     sim_original: Float32[np.ndarray, " n"]
@@ -66,6 +67,8 @@ class Scores(NamedTuple):
     coarse: Int8[np.ndarray, " n"]
     text_correlation: Float32[np.ndarray, " n"]
     poison_score: Float32[np.ndarray, " n"]
+    mismatch_probability: Float32[np.ndarray, " n"]
+    group: Int32[np.ndarray, " n"]
     verdict: Int8[np.ndarray, " n"]
 
 
@@ -98,8 +101,8 @@ def score(
         config: see `StageConfig`.
 
     Returns:
-        Every scored row is benign, poisoned or, when the set is too small or its consistency says
-        nothing, undetermined (then `warnings` says why). Nothing is NaN.
+        Every scored row is benign, poisoned, mismatched or, when the set is too small or its
+        consistency says nothing, undetermined (then `warnings` says why).
 
     Raises:
         ConfigError: robust mode with gamma_z.
@@ -124,8 +127,12 @@ def score(
     if config.fine_scope == "suspicious":
         flagged &= codes != coarse.BENIGN
         points = np.where((points > 0.5) & ~flagged, np.float32(0.5), points)
-    verdict = np.where(flagged, POISONED, BENIGN).astype(np.int8)
-    verdict[~first.scored] = UNSCORED
+    verdict = np.where(found.mismatched, MISMATCHED, BENIGN).astype(np.int8)
+    verdict[flagged], verdict[~first.scored] = POISONED, UNSCORED
+    group = np.full(codes.shape, -1, np.int32)
+    for number, members in enumerate(found.groups):
+        group[members.rows] = number
+    group[~flagged] = -1
     points[~first.scored] = 0.0
     return StageResult(
         scores=Scores(
@@ -137,6 +144,8 @@ def score(
             codes,
             found.z,
             points,
+            found.wrong,
+            group,
             verdict,
         ),
         offsets=offsets,
@@ -190,6 +199,8 @@ def _undetermined(
             coarse_codes,
             zero,
             zero,
+            np.full(n, np.nan, np.float32),
+            np.full(n, -1, np.int32),
             verdict,
         ),
         offsets,

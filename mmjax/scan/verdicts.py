@@ -7,7 +7,7 @@ Every input row is in exactly one verdict row, and in exactly one of `keep.parqu
 import collections
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,8 @@ VERDICT_SCHEMA = pa.schema(
         ("coarse", pa.string()),
         ("text_correlation", pa.float32()),
         ("poison_score", pa.float32()),
+        ("mismatch_probability", pa.float32()),
+        ("group", pa.int32()),
         ("is_poisoned", pa.bool_()),
         ("verdict", pa.string()),
     ],
@@ -44,6 +46,8 @@ VERDICT_SCHEMA = pa.schema(
         "sim_generated": "s_g = max(<image, F(image)>, 0), CFBD Eq. 3",
         "consistency": "c = |s_g - s_o|, CFBD Eq. 4",
         "text_correlation": "z, mean cosine of the caption to the seeds' captions, CFBD Eq. 6",
+        "mismatch_probability": "that image and caption do not belong together; null in mode=paper",
+        "group": "of poisoned pairs whose captions hang together, 0 = the largest; else null",
     },
 )
 SCORES = (
@@ -55,14 +59,19 @@ SCORES = (
     "coarse",
     "text_correlation",
     "poison_score",
+    "mismatch_probability",
+    "group",
 )
 """Columns that a skipped row leaves null."""
 
-MANIFESTS: dict[str, frozenset[Verdict]] = {
-    "keep": frozenset({"benign", "mismatched", "undetermined"}),
-    "drop": frozenset({"poisoned"}),
-    "skipped": frozenset({"skipped"}),
-}
+Drop = Literal["poisoned", "mismatched"]
+
+
+def manifests(drop: Drop) -> dict[str, frozenset[Verdict]]:
+    """The verdicts that each manifest lists: poisoned pairs are dropped, or mismatched ones too."""
+    dropped: frozenset[Verdict] = frozenset({"poisoned", drop})
+    scored: frozenset[Verdict] = frozenset({"benign", "poisoned", "mismatched", "undetermined"})
+    return {"keep": scored - dropped, "drop": dropped, "skipped": frozenset({"skipped"})}
 
 
 class Counts(NamedTuple):
@@ -98,18 +107,23 @@ def verdict_table(shard: str, pairs: pa.Table, columns: Mapping[str, np.ndarray]
         arrays[name] = pairs.column(name)
     for name in SCORES:
         field = VERDICT_SCHEMA.field(name)
-        arrays[name] = pa.array(columns[name], type=field.type, mask=skipped)
+        values = columns[name]
+        absent = values < 0 if name == "group" else values != values  # NaN
+        arrays[name] = pa.array(values, type=field.type, mask=skipped | absent)
     arrays["is_poisoned"] = pa.array(verdict == "poisoned", type=pa.bool_())
     arrays["verdict"] = pa.array(verdict, type=pa.string())
     return pa.table([arrays[name] for name in VERDICT_SCHEMA.names], schema=VERDICT_SCHEMA)
 
 
-def write_verdicts(folder: Path, tables: Iterable[tuple[str, pa.Table]]) -> Counts:
+def write_verdicts(
+    folder: Path, tables: Iterable[tuple[str, pa.Table]], *, drop: Drop = "poisoned"
+) -> Counts:
     """Write `verdicts/SHARD.parquet` of every shard and the three manifests.
 
     Args:
         folder: the run folder.
         tables: (shard name, its verdict table), in order; read once.
+        drop: see `manifests`.
 
     Returns:
         Counts that add up to the number of input rows.
@@ -117,7 +131,8 @@ def write_verdicts(folder: Path, tables: Iterable[tuple[str, pa.Table]]) -> Coun
     verdicts: collections.Counter[str] = collections.Counter()
     statuses: collections.Counter[str] = collections.Counter()
     flags: collections.Counter[str] = collections.Counter()
-    parts: dict[str, list[pa.Table]] = {name: [] for name in MANIFESTS}
+    listed = manifests(drop)
+    parts: dict[str, list[pa.Table]] = {name: [] for name in listed}
     written = []
     for name, table in tables:
         written.append(f"{name}.parquet")
@@ -129,7 +144,7 @@ def write_verdicts(folder: Path, tables: Iterable[tuple[str, pa.Table]]) -> Coun
         for row in table.column("flags").to_pylist():
             flags.update(row)
         small = table.select(["shard", "ordinal", "key", "verdict"])
-        for manifest, members in MANIFESTS.items():
+        for manifest, members in listed.items():
             parts[manifest].append(small.filter(pa.array([v in members for v in given])))
     remove_others(folder / "verdicts", written)
     empty = VERDICT_SCHEMA.empty_table().select(["shard", "ordinal", "key", "verdict"])

@@ -85,12 +85,43 @@ def test_columns_are_those_of_the_verdict_files(poisoned_run):
         "coarse",
         "text_correlation",
         "poison_score",
+        "mismatch_probability",
+        "group",
         "verdict",
         "is_poisoned",
     ]
     found = np.concatenate([t["is_poisoned"] for t in tables])
     assert found[poisoned].mean() >= 0.99
     assert set(np.concatenate([t["coarse"] for t in tables])) == {"benign", "seed", "suspicious"}
+
+
+def test_pairs_that_are_merely_wrong_are_told_from_poison():
+    image, text, poisoned = synthetic.pairs(3_000, seed=5, poison=30)
+    rng = np.random.default_rng(5)
+    wrong = rng.choice(np.flatnonzero(~poisoned), 90, replace=False)
+    text[wrong] = text[np.roll(wrong, 1)]
+    result = score(synthetic.blocks(image, text), synthetic.identity(), ROBUST)
+    mismatched = result.scores.verdict == VERDICTS.index("mismatched")
+    assert np.mean(mismatched[wrong]) > 0.8
+    assert np.sum(mismatched & ~np.isin(np.arange(3_000), wrong)) <= 0.1 * np.sum(mismatched)
+    assert rates(result, poisoned)[0] >= 0.99
+    assert result.scores.mismatch_probability[wrong].mean() > 0.8
+    assert result.scores.mismatch_probability[~poisoned].mean() < 0.1
+
+
+def test_poisoned_pairs_tell_their_group(poisoned_run):
+    result, _ = poisoned_run
+    flagged = result.scores.verdict == VERDICTS.index("poisoned")
+    np.testing.assert_array_equal(result.scores.group >= 0, flagged)
+    sizes = [group.rows.size for group in result.found.groups]
+    np.testing.assert_array_equal(np.bincount(result.scores.group[flagged]), sizes)
+
+
+def test_paper_mode_knows_no_mismatch():
+    result, _ = run(StageConfig(mode="paper", chunk_rows=512), seed=0, poison=30)
+    assert np.isnan(result.scores.mismatch_probability).all()
+    assert not np.any(result.scores.verdict == VERDICTS.index("mismatched"))
+    assert np.all(result.scores.group == -1)
 
 
 def test_a_lower_rate_flags_no_more(poisoned_run):
@@ -224,8 +255,8 @@ def test_degenerate_sets_are_undetermined(case, mode):
     result = score(blocks, synthetic.identity(), config)
     assert not result.evidence
     assert len(result.warnings) == 1
-    for values in result.scores:
-        assert np.all(np.isfinite(values))
+    for name, values in result.scores._asdict().items():
+        assert np.all(np.isfinite(values) | (name == "mismatch_probability"))
     if blocks:
         verdicts = set(columns(result, 0)["verdict"])
         assert verdicts == ({"undetermined"} if valid.any() else {""} if n else set())

@@ -31,6 +31,7 @@ def _columns(verdict: list[str]) -> dict[str, np.ndarray]:
         name: np.linspace(0, 1, n, dtype=np.float32) for name in verdicts.SCORES
     }
     columns["gmm_component"] = np.zeros(n, np.int8)
+    columns["group"] = np.arange(n, dtype=np.int32)
     columns["coarse"] = np.array(["suspicious"] * n, dtype=object)
     columns["verdict"] = np.array(verdict, dtype=object)
     return columns
@@ -55,10 +56,31 @@ def test_rows_add_up_and_manifests_are_disjoint(tmp_path: Path) -> None:
     assert counts.statuses == {"ok": 4, "missing_caption": 1, "truncated_image": 1}
     assert counts.flags == {"caption_truncated": 2}
     rows = []
-    for manifest in verdicts.MANIFESTS:
+    for manifest in verdicts.manifests("poisoned"):
         table = pq.read_table(tmp_path / f"{manifest}.parquet")
         rows += list(zip(table["shard"].to_pylist(), table["ordinal"].to_pylist(), strict=True))
     assert sorted(rows) == [("a", i) for i in range(5)] + [("b", 0)]
+
+
+def test_mismatched_pairs_are_dropped_when_asked(tmp_path: Path) -> None:
+    table = verdicts.verdict_table(
+        "a", _pairs(["ok"] * 3), _columns(["mismatched", "poisoned", "benign"])
+    )
+    for drop, dropped in (("poisoned", [1]), ("mismatched", [0, 1])):
+        verdicts.write_verdicts(tmp_path, [("a", table)], drop=drop)
+        listed = pq.read_table(tmp_path / "drop.parquet")["ordinal"].to_pylist()
+        kept = pq.read_table(tmp_path / "keep.parquet")["ordinal"].to_pylist()
+        assert listed == dropped
+        assert sorted(listed + kept) == [0, 1, 2]
+
+
+def test_what_is_not_known_is_null(tmp_path: Path) -> None:
+    columns = _columns(["poisoned", "benign"])
+    columns["mismatch_probability"] = np.array([np.nan, 0.5], np.float32)
+    columns["group"] = np.array([0, -1], np.int32)
+    table = verdicts.verdict_table("a", _pairs(["ok"] * 2), columns)
+    assert table["mismatch_probability"].to_pylist() == [None, 0.5]
+    assert table["group"].to_pylist() == [0, None]
 
 
 def test_skipped_rows_have_no_scores(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 `literal` is the paper's: textual correlation with the seeds, one threshold. `robust` asks of every
 pair how likely it is a wrong one (`scan/calibration.py`), whether the wrong pairs around its
-caption are more than chance puts there (`scan/neighbourhood.py`).
+caption are more than chance puts there (`scan/neighbourhood.py`), and whether its image looks like
+those of wrong pairs (`scan/image_view.py`).
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from mmjax.scan.calibration import (
 )
 from mmjax.scan.coarse import CoarseScores
 from mmjax.scan.groups import Group, caption_graph, find_groups
+from mmjax.scan.image_view import image_log_ratios
 from mmjax.scan.neighbourhood import Neighbourhood, flag, weigh
 from mmjax.scan.seeds import NullTest, draw_pool, null_test, pick_rows, rule_r1, seed_count
 
@@ -156,7 +158,11 @@ def robust(
     rows = pick_rows(blocks, scores.signed, scored, count, one_per_image=True)
     ratio = log_ratios(calibration, _signals(blocks, scores, calibration, chunk_rows))
     graph = caption_graph(blocks, scored, scores.mean, ratio)
-    around = weigh(ratio, graph.caption_of, graph.queries, graph.near, graph.cosine)
+    by_captions = weigh(ratio, graph).wrong
+    view = image_log_ratios(
+        blocks, scored, graph.image_of, scores.image_mean, by_captions, chunk_rows
+    )
+    around = weigh(ratio, graph, view)
     chosen = flag(around.poison, fdr)
     merely = flag(np.where(chosen, 0.0, around.wrong), fdr)
     groups = tuple(g._replace(rows=scored[g.rows]) for g in find_groups(graph, chosen))

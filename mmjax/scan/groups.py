@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Int64, UInt64
+from jaxtyping import Array, Bool, Float, Float32, Int64, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mmjax.ops.correlation import centre
 from mmjax.ops.neighbours import nearest
 from mmjax.scan.blocks import EmbeddingBlock
-from mmjax.scan.neighbourhood import SCALES
+from mmjax.scan.neighbourhood import SCALES, Graph, mutual
 
 LINKED = 100
 """Captions of a group are among each other's that many nearest."""
@@ -21,21 +21,6 @@ MOST_QUERIES = 500_000
 SPARE = 20
 """Neighbours looked for beyond those wanted, as captions of the same image do not count."""
 _QUERIES = 4096
-
-
-class Graph(NamedTuple):
-    """The nearest distinct captions of other images, nearest first.
-
-    Captions are numbered; `caption_of` is the number of every scored row's, in order of the rows.
-    `near` is -1 and `cosine` -inf where there are fewer. `image` names the image of every scored
-    row: equal for equal embeddings.
-    """
-
-    caption_of: Int64[np.ndarray, " n"]
-    queries: Int64[np.ndarray, " q"]
-    near: Int[np.ndarray, "q k"]
-    cosine: Float32[np.ndarray, "q k"]
-    image: UInt64[np.ndarray, " n"]
 
 
 class Group(NamedTuple):
@@ -64,8 +49,9 @@ def caption_graph(
     """
     text = np.concatenate([np.asarray(b.text, np.float16) for b in blocks])[scored]
     image = np.concatenate([fingerprints(b.image) for b in blocks])[scored]
+    image_of = np.unique(image, return_inverse=True)[1]
     _, first, caption_of = np.unique(fingerprints(text), return_index=True, return_inverse=True)
-    keys, owner = _centred(text[first], mean), image[first]
+    keys, owner = _centred(text[first], mean), image_of[first]
     queries = np.arange(first.size)
     if first.size > MOST_QUERIES:
         best = np.full(first.size, -np.inf)
@@ -87,29 +73,41 @@ def caption_graph(
         here = slice(low, low + part.size)
         near[here] = np.where(kept, np.take_along_axis(at, order, 1), -1)
         cosine[here] = np.where(kept, np.take_along_axis(products, order, 1), -np.inf)
-    return Graph(caption_of.astype(np.int64), queries.astype(np.int64), near, cosine, image)
+    return Graph(
+        caption_of.astype(np.int64),
+        image_of.astype(np.int64),
+        queries.astype(np.int64),
+        near,
+        cosine,
+    )
 
 
 def find_groups(graph: Graph, flagged: Bool[np.ndarray, " n"]) -> list[Group]:
-    """The flagged of the scored rows in groups, largest first; `rows` count among the scored."""
-    captions = np.unique(graph.caption_of[flagged])
-    captions = captions[np.isin(captions, graph.queries)]
-    size = int(graph.caption_of.max(initial=-1)) + 1
-    place, radius = np.full(size, -1), np.full(size, np.inf)
-    here = np.searchsorted(graph.queries, captions)
-    k = min(LINKED, graph.near.shape[1])
-    near, cosine = graph.near[here, :k], graph.cosine[here, :k]
+    """The flagged of the scored rows in groups, largest first; `rows` count among the scored.
+
+    Rows hang together by their captions (equal, or mutual neighbours) or by their image. Those
+    that hang together with no other are one last group: what they share is the looks of images.
+    """
+    rows = np.flatnonzero(flagged)
+    captions, caption = np.unique(graph.caption_of[rows], return_inverse=True)
+    image = np.unique(graph.image_of[rows], return_inverse=True)[1]
+    place = np.full(graph.captions, -1)
     place[captions] = np.arange(captions.size)
-    radius[captions] = np.where(near[:, -1] >= 0, cosine[:, -1], -np.inf)
-    linked = (near >= 0) & (place[near] >= 0) & (cosine >= radius[near])
-    one, k_th = np.nonzero(linked)
-    shape = (captions.size, captions.size)
-    edges = coo_array((np.ones(one.size), (one, place[near[one, k_th]])), shape=shape)
-    count, label = connected_components(edges, directed=False)
-    rows = np.flatnonzero(flagged & (place[graph.caption_of] >= 0))
-    group_of = label[place[graph.caption_of[rows]]] if rows.size else rows
-    groups = [_group(graph, rows[group_of == i]) for i in range(count)]
-    return sorted(groups, key=lambda group: (-group.rows.size, int(group.rows[0])))
+    known = np.isin(graph.queries, captions)
+    k = min(LINKED, graph.near.shape[1])
+    near = graph.near[known, :k]
+    one, k_th = np.nonzero(mutual(graph, k)[known] & (place[near] >= 0))
+    # nodes: the captions, behind them the images
+    ends = np.concatenate([place[graph.queries[known]][one], caption])
+    others = np.concatenate([place[near[one, k_th]], captions.size + image])
+    shape = (captions.size + rows.size,) * 2
+    edges = coo_array((np.ones(ends.size), (ends, others)), shape=shape)
+    label = connected_components(edges, directed=False)[1][caption] if rows.size else rows
+    number, size = np.unique(label, return_counts=True)
+    groups = [_group(graph, rows[label == i]) for i in number[size > 1]]
+    groups.sort(key=lambda group: (-group.rows.size, int(group.rows[0])))
+    alone = rows[np.isin(label, number[size == 1])]
+    return [*groups, _group(graph, alone)] if alone.size else groups
 
 
 def fingerprints(embeddings: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n"]:
@@ -123,7 +121,7 @@ def fingerprints(embeddings: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n
 
 
 def _group(graph: Graph, rows: Int64[np.ndarray, " m"]) -> Group:
-    images, captions = (np.unique(v[rows]).size for v in (graph.image, graph.caption_of))
+    images, captions = (np.unique(v[rows]).size for v in (graph.image_of, graph.caption_of))
     return Group(rows, images, captions)
 
 

@@ -1,11 +1,11 @@
-"""Wrong pairs that keep together: the odds of poison in a caption's neighbourhood.
+"""Wrong pairs that keep together: the odds of poison in a pair's neighbourhood.
 
 A wrong pair may be anywhere: web data has them. Poison is wrong pairs that share a direction of
-captions (or, natural captions, a topic). So the share of wrong pairs, the prior of every pair, is
-taken from its neighbourhood, by EM: from the 10, 30, 100 and 300 distinct captions nearest to its
-own (of other images), each counted by the probability of its worst pair,
+captions (or, natural captions, a topic), an image, or a trigger. So the share of wrong pairs, the
+prior of every pair, is taken from its neighbourhood, by EM: from the 10, 30, 100 and 300 distinct
+captions nearest to its own (of other images), each counted by the probability of its worst pair,
 
-    w_i  = sigmoid(log_ratio_i + logit pi_i)                         probability of a wrong pair
+    w_i  = sigmoid(log_ratio_i + view_i + logit pi_i)                probability of a wrong pair
     pi_i = (sum of the w of mutual neighbours among the k) / k       at the surest k
 
 *Distinct* captions: a caption that is repeated word by word is what stock-photo boilerplate looks
@@ -15,7 +15,11 @@ poisoned cluster has it for neighbours, but is none of its own. The *surest* k i
 lower confidence bound (Clopper and Pearson, 5 %) is highest; where none exceeds the background,
 the share of wrong pairs in the set at large, that is the prior.
 
-    poison_i = w_i (1 - odds(background) / odds(bound_i))
+An image has a neighbourhood too, its own captions, where it has more of them than images usually
+have: those that are usual speak of one and the same picture, which the model may just read badly.
+A pair's prior and bound are the larger of the two. `view` is `scan/image_view.py`'s.
+
+    poison_i = w_i (1 - odds(background) / odds(bound_i) exp(-max(view_i, 0)))
 
 is the probability that the pair is wrong and more than one of those that web data have anyway:
 where right pairs are rare, so are accidents.
@@ -24,7 +28,7 @@ where right pairs are rare, so are accidents.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Int64
 from scipy.special import betaincinv, expit, logit
 
 SCALES = (10, 30, 100, 300)
@@ -33,7 +37,29 @@ TRIMMED = 0.05
 """Share of the worst neighbourhoods that do not count for the background."""
 LEAST = 1e-3
 """The background is never taken to be less."""
+USUAL, LEAST_USUAL = 0.999, 5
+"""Quantile of the images' numbers of captions that is still usual, and its least."""
 STEPS = 12
+
+
+class Graph(NamedTuple):
+    """The nearest distinct captions of other images, nearest first.
+
+    Captions and images are numbered; `caption_of` and `image_of` are the numbers of every scored
+    row's, in order of the rows. `near` and `cosine` belong to the captions `queries`; they are -1
+    and -inf where there are fewer.
+    """
+
+    caption_of: Int64[np.ndarray, " n"]
+    image_of: Int64[np.ndarray, " n"]
+    queries: Int64[np.ndarray, " q"]
+    near: Int[np.ndarray, "q k"]
+    cosine: Float32[np.ndarray, "q k"]
+
+    @property
+    def captions(self) -> int:
+        """How many there are."""
+        return int(self.caption_of.max(initial=-1)) + 1
 
 
 class Neighbourhood(NamedTuple):
@@ -44,53 +70,58 @@ class Neighbourhood(NamedTuple):
     background: float
 
 
+class _Evidence(NamedTuple):
+    """Of captions or images: lower bound of the share of wrong pairs around, and that share."""
+
+    bound: Float[np.ndarray, " m"]
+    share: Float[np.ndarray, " m"]
+
+
+def mutual(graph: Graph, k: int) -> Bool[np.ndarray, "q k"]:
+    """Whether each of the k nearest would count the query among its own k nearest."""
+    near, cosine = graph.near[:, :k], graph.cosine[:, :k]
+    radius = np.full(graph.captions, np.inf)
+    radius[graph.queries] = np.where(near[:, -1] >= 0, cosine[:, -1], -np.inf)
+    return (near >= 0) & (cosine >= radius[near])
+
+
 def weigh(
     log_ratio: Float32[np.ndarray, " n"],
-    caption_of: Int[np.ndarray, " n"],
-    queries: Int[np.ndarray, " q"],
-    near: Int[np.ndarray, "q k"],
-    cosine: Float32[np.ndarray, "q k"],
+    graph: Graph,
+    view: Float32[np.ndarray, " n"] | None = None,
 ) -> Neighbourhood:
     """Probabilities of all pairs by EM.
 
+    Captions that are no queries keep the background as prior.
+
     Args:
         log_ratio: of every pair, of its signals alone.
-        caption_of: the number of its caption; equal captions have one number.
-        queries: captions whose neighbours are known; the others keep the background as prior.
-        near: their neighbours, nearest first, -1 where there is none.
-        cosine: of those.
+        graph: its captions and images.
+        view: log ratio of every pair's image (`scan/image_view.py`); None = 0.
     """
-    captions = int(caption_of.max(initial=-1)) + 1
-    scales = [k for k in SCALES if k <= near.shape[1]] or [near.shape[1]]
-    there = near >= 0
-    at = np.where(there, near, 0)
-    mutual = [_mutual(captions, queries, at, there, cosine, k) for k in scales]
-    prior, background = np.full(captions, 0.01), 0.01
-    bound = np.zeros(captions)
+    at = np.where(graph.near >= 0, graph.near, 0)
+    scales = [k for k in SCALES if k <= at.shape[1]] or [at.shape[1]]
+    linked = [mutual(graph, k) for k in scales]
+    crowds = _Crowds(graph)
+    seen = np.zeros(log_ratio.shape) if view is None else view
+    prior, background = np.full(log_ratio.shape, 0.01), 0.01
+    bound = np.zeros(log_ratio.shape)
     for _ in range(STEPS):
-        wrong = expit(log_ratio + logit(prior)[caption_of])
-        worst = np.zeros(captions)
-        np.maximum.at(worst, caption_of, wrong)
-        around = np.where(there, worst[at], 0.0)
-        middle = scales[min(2, len(scales) - 1)]
-        shares = np.sort(around[:, :middle].mean(axis=1))
-        usual = shares[: max(int((1 - TRIMMED) * shares.size), 1)]
-        background = max(float(usual.mean()) if usual.size else LEAST, LEAST)
-        bounds, means = np.zeros((2, queries.size, len(scales)))
-        for i, k in enumerate(scales):
-            count = np.sum(around[:, :k], axis=1, where=mutual[i])
-            bounds[:, i] = betaincinv(np.maximum(count, 1e-6), k - count + 1, CONFIDENCE)
-            means[:, i] = (count + background) / (k + 1)
-        best = bounds.argmax(axis=1)[:, None]
-        bound[queries] = np.take_along_axis(bounds, best, 1)[:, 0]
-        mean = np.take_along_axis(means, best, 1)[:, 0]
-        prior = np.full(captions, background)
-        sure = bound[queries] > background
-        prior[queries] = np.clip(np.where(sure, mean, background), 1e-4, 1 - 1e-3)
-    wrong = expit(log_ratio + logit(prior)[caption_of])
+        wrong = expit(log_ratio + seen + logit(prior))
+        worst = np.zeros(graph.captions)
+        np.maximum.at(worst, graph.caption_of, wrong)
+        around = np.where(graph.near >= 0, worst[at], 0.0)
+        background = _background(around[:, : scales[min(2, len(scales) - 1)]])
+        text = _of_captions(graph, around, scales, linked, background)
+        crowd = crowds.evidence(wrong, background)
+        prior = np.maximum(
+            _prior(text, background)[graph.caption_of], _prior(crowd, background)[graph.image_of]
+        )
+        bound = np.maximum(text.bound[graph.caption_of], crowd.bound[graph.image_of])
+    wrong = expit(log_ratio + seen + logit(prior))
     bound = np.clip(bound, 1e-9, 1 - 1e-9)
-    excess = np.clip(1 - background / (1 - background) * (1 - bound) / bound, 0, 1)
-    return Neighbourhood(wrong, wrong * excess[caption_of], background)
+    accident = background / (1 - background) * (1 - bound) / bound * np.exp(-np.maximum(seen, 0))
+    return Neighbourhood(wrong, wrong * np.clip(1 - accident, 0, 1), background)
 
 
 def flag(poison: Float[np.ndarray, " n"], fdr: float) -> Bool[np.ndarray, " n"]:
@@ -109,15 +140,61 @@ def flag(poison: Float[np.ndarray, " n"], fdr: float) -> Bool[np.ndarray, " n"]:
     return flagged
 
 
-def _mutual(
-    n: int,
-    queries: np.ndarray,
-    at: np.ndarray,
-    there: np.ndarray,
-    cosine: np.ndarray,
-    k: int,
-) -> Bool[np.ndarray, "q k"]:
-    """Whether each of the k nearest would count the query among its own k nearest."""
-    radius = np.full(n, np.inf)
-    radius[queries] = np.where(there[:, k - 1], cosine[:, k - 1], -np.inf)
-    return there[:, :k] & (cosine[:, :k] >= radius[at[:, :k]])
+def _background(around: Float[np.ndarray, "q k"]) -> float:
+    """Mean share of wrong pairs in the neighbourhoods, the worst of them left out."""
+    shares = np.sort(around.mean(axis=1))
+    usual = shares[: max(int((1 - TRIMMED) * shares.size), 1)]
+    return max(float(usual.mean()) if usual.size else LEAST, LEAST)
+
+
+def _of_captions(
+    graph: Graph,
+    around: Float[np.ndarray, "q k"],
+    scales: list[int],
+    linked: list[np.ndarray],
+    background: float,
+) -> _Evidence:
+    """At the surest scale of every caption."""
+    bounds, shares = np.zeros((2, graph.queries.size, len(scales)))
+    for i, k in enumerate(scales):
+        count = np.sum(around[:, :k], axis=1, where=linked[i])
+        bounds[:, i] = _lower_bound(count, np.full(count.shape, k))
+        shares[:, i] = (count + background) / (k + 1)
+    best = bounds.argmax(axis=1)[:, None]
+    bound, share = np.zeros((2, graph.captions))
+    bound[graph.queries] = np.take_along_axis(bounds, best, 1)[:, 0]
+    share[graph.queries] = np.take_along_axis(shares, best, 1)[:, 0]
+    return _Evidence(bound, share)
+
+
+class _Crowds:
+    """Images with more distinct captions than is usual."""
+
+    def __init__(self, graph: Graph):
+        both = np.stack([graph.image_of, graph.caption_of], axis=1)
+        pairs, self._of = np.unique(both, axis=0, return_inverse=True)
+        self._image = pairs[:, 0]
+        captions = np.bincount(self._image)
+        quantile = np.quantile(captions, USUAL, method="higher") if captions.size else 0
+        self._usual = max(int(quantile), LEAST_USUAL)
+        self._beyond = np.maximum(captions - self._usual, 0)
+
+    def evidence(self, wrong: Float[np.ndarray, " n"], background: float) -> _Evidence:
+        """Of every image, from its captions beyond the usual number; 0 where there are none."""
+        worst = np.zeros(self._image.shape)
+        np.maximum.at(worst, self._of, wrong)
+        count = np.maximum(np.bincount(self._image, worst) - self._usual, 0)
+        bound = np.where(self._beyond > 0, _lower_bound(count, self._beyond), 0.0)
+        return _Evidence(bound, (count + background) / (self._beyond + 1))
+
+
+def _lower_bound(
+    count: Float[np.ndarray, " m"], trials: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, " m"]:
+    """Of a share of which `count` in `trials` were seen (Clopper and Pearson)."""
+    return betaincinv(np.maximum(count, 1e-6), np.maximum(trials - count, 0) + 1, CONFIDENCE)
+
+
+def _prior(evidence: _Evidence, background: float) -> Float[np.ndarray, " m"]:
+    sure = evidence.bound > background
+    return np.clip(np.where(sure, evidence.share, background), 1e-4, 1 - 1e-3)

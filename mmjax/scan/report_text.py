@@ -16,11 +16,13 @@ class Wording(NamedTuple):
 
 VERDICTS: Mapping[str, Wording] = {
     "poisoned": Wording(
-        "Look poisoned", "the caption does not fit, and resembles other misfitting ones"
+        "Look poisoned",
+        "the caption does not fit, and so do others that share its direction, image or trigger",
     ),
     "benign": Wording("Look fine", "no sign of poisoning"),
     "mismatched": Wording(
-        "Merely wrong", "the caption does not fit, but resembles no others; kept unless asked"
+        "Merely wrong",
+        "the caption does not fit, but shares nothing with others; kept unless asked",
     ),
     "undetermined": Wording("Undecided", "scored, but the scan could not decide"),
     "skipped": Wording("Skipped", "could not be scored; the reasons are listed below"),

@@ -72,7 +72,8 @@ def test_one_image_with_all_captions_has_no_neighbours() -> None:
     graph = built(np.repeat(text[:1], len(text), axis=0), text)
     assert np.all(graph.near == -1)
     assert np.all(graph.cosine == -np.inf)
-    assert len(find_groups(graph, np.ones(len(text), bool))) == len(text)
+    one = find_groups(graph, np.ones(len(text), bool))
+    assert [(group.images, group.captions) for group in one] == [(1, len(text))]
 
 
 def test_pairs_of_one_target_are_a_group() -> None:
@@ -89,6 +90,19 @@ def test_two_targets_are_two_groups() -> None:
     found = find_groups(built(image, text), poisoned)
     assert [group.rows.size for group in found] == [120, 120]
     assert set(found[0].rows) in ({*second.tolist()}, set(np.flatnonzero(poisoned)) - {*second})
+
+
+def test_rows_that_share_nothing_are_the_last_group(embedded) -> None:
+    graph = built(*embedded)
+    first = np.flatnonzero(graph.image_of == graph.image_of[0])
+    far = [r for r in range(3, N, 40) if r not in graph.near[graph.caption_of[0], :100]][:2]
+    chosen = np.zeros(N, bool)
+    chosen[[*first, *far]] = True
+    linked = np.isin(graph.caption_of[far[0]], graph.near[graph.caption_of[far[1]], :100])
+    found = find_groups(graph, chosen)
+    assert first.size == 2
+    assert not linked
+    assert [group.rows.tolist() for group in found] == [first.tolist(), far]
 
 
 def test_nothing_flagged_no_group(embedded) -> None:

@@ -7,18 +7,22 @@ from hypothesis import strategies as st
 from scipy.special import betaincinv, expit, logit
 
 from mmjax.scan import neighbourhood
-from mmjax.scan.neighbourhood import flag, weigh
+from mmjax.scan.neighbourhood import LEAST_USUAL, Graph, flag, mutual, weigh
 
 N, K = 1_500, 100
 ALL = np.arange(N)
 
 
-def graph(points):
-    """All pairs' nearest others, by brute force."""
+def graph(points, caption_of=None, image_of=None):
+    """All captions' nearest others, by brute force; every pair has an image of its own."""
     cosine = points @ points.T
     np.fill_diagonal(cosine, -np.inf)
     rows = np.argsort(-cosine, axis=1, kind="stable")[:, :K]
-    return rows, np.take_along_axis(cosine, rows, 1).astype(np.float32)
+    near = np.take_along_axis(cosine, rows, 1).astype(np.float32)
+    caption_of = ALL if caption_of is None else caption_of
+    return Graph(
+        caption_of, ALL if image_of is None else image_of, np.arange(len(points)), rows, near
+    )
 
 
 def scattered(seed, together=40, alone=40):
@@ -36,7 +40,7 @@ def scattered(seed, together=40, alone=40):
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_pairs_that_keep_together_are_poison_and_others_are_not(seed) -> None:
     ratio, points, kind = scattered(seed)
-    found = weigh(ratio, ALL, ALL, *graph(points))
+    found = weigh(ratio, graph(points))
     flagged = flag(found.poison, 0.1)
     assert np.mean(flagged[kind == 1]) > 0.85
     assert np.mean(flagged[kind == 2]) < 0.1
@@ -48,7 +52,7 @@ def test_wrong_pairs_that_keep_together_are_poison_and_others_are_not(seed) -> N
 @pytest.mark.parametrize("seed", range(5))
 def test_scattered_wrong_pairs_are_no_poison(seed) -> None:
     ratio, points, _ = scattered(seed, together=0, alone=60)
-    found = weigh(ratio, ALL, ALL, *graph(points))
+    found = weigh(ratio, graph(points))
     assert not np.any(flag(found.poison, 0.1))
 
 
@@ -56,7 +60,7 @@ def test_the_expected_share_of_benign_pairs_is_kept() -> None:
     asked, got = 0.1, []
     for seed in range(10):
         ratio, points, kind = scattered(seed, together=60)
-        flagged = flag(weigh(ratio, ALL, ALL, *graph(points)).poison, asked)
+        flagged = flag(weigh(ratio, graph(points)).poison, asked)
         got.append(np.mean(kind[flagged] != 1))
     assert np.mean(got) <= asked
 
@@ -64,8 +68,9 @@ def test_the_expected_share_of_benign_pairs_is_kept() -> None:
 def test_one_step_equals_the_formulas(monkeypatch) -> None:
     monkeypatch.setattr(neighbourhood, "STEPS", 1)
     ratio, points, _ = scattered(1)
-    rows, cosine = graph(points)
-    found = weigh(ratio, ALL, ALL, rows, cosine)
+    near = graph(points)
+    rows, cosine = near.near, near.cosine
+    found = weigh(ratio, near)
     first = expit(ratio + logit(0.01))
     usual = np.sort(first[rows[:, :100]].mean(axis=1))[: int(0.95 * N)].mean()
     assert found.background == pytest.approx(max(usual, 1e-3))
@@ -88,9 +93,9 @@ def test_one_step_equals_the_formulas(monkeypatch) -> None:
 
 def test_pairs_without_neighbours_keep_the_background() -> None:
     ratio, points, _ = scattered(2)
-    rows, cosine = graph(points)
-    asked = np.arange(0, N, 2)
-    found = weigh(ratio, ALL, asked, rows[asked], cosine[asked])
+    near, asked = graph(points), np.arange(0, N, 2)
+    some = near._replace(queries=asked, near=near.near[asked], cosine=near.cosine[asked])
+    found = weigh(ratio, some)
     assert np.all(found.poison[1::2] == 0)
     wanted = expit(ratio[1::2] + logit(found.background))
     np.testing.assert_allclose(found.wrong[1::2], wanted, rtol=1e-5)
@@ -99,18 +104,71 @@ def test_pairs_without_neighbours_keep_the_background() -> None:
 def test_copies_of_a_caption_do_not_speak_for_each_other() -> None:
     """The same wrong pairs, with captions of their own and with one caption for all."""
     ratio, points, kind = scattered(3)
-    of_own = weigh(ratio, ALL, ALL, *graph(points)).poison
+    of_own = weigh(ratio, graph(points)).poison
     distinct = np.concatenate([[0], ALL[40:]])  # pairs of kind 1 share the first one's caption
     number = np.concatenate([np.zeros(40, int), 1 + np.arange(N - 40)])
-    found = weigh(ratio, number, np.arange(distinct.size), *graph(points[distinct]))
+    found = weigh(ratio, graph(points[distinct], number))
     assert np.mean(flag(of_own, 0.1)[kind == 1]) > 0.8
     assert not np.any(flag(found.poison, 0.1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_image_with_many_wrong_captions_is_poison(seed) -> None:
+    """Nothing but the image is shared; as many wrong pairs with images of their own are not."""
+    ratio, points, kind = scattered(seed, together=0, alone=60)
+    apart = flag(weigh(ratio, graph(points)).poison, 0.1)
+    image_of = np.where((kind == 2) & (np.cumsum(kind == 2) <= 30), 0, ALL + 1)
+    shared = flag(weigh(ratio, graph(points, image_of=image_of)).poison, 0.1)
+    assert not apart.any()
+    assert np.mean(shared[image_of == 0]) > 0.9
+    assert np.mean(image_of[shared] != 0) <= 0.1
+
+
+def test_captions_of_an_image_that_are_usual_do_not_speak() -> None:
+    ratio, points, kind = scattered(4, together=0, alone=60)
+    wrong = np.flatnonzero(kind == 2)
+    image_of = ALL.copy()
+    image_of[wrong] = N + np.arange(60) // LEAST_USUAL
+    assert not np.any(flag(weigh(ratio, graph(points, image_of=image_of)).poison, 0.1))
+    # usual is what images have: 20 captions each
+    everywhere = np.where(kind == 2, N + np.arange(N) % 3, np.arange(N) // 20)
+    assert not np.any(flag(weigh(ratio, graph(points, image_of=everywhere)).poison, 0.1))
+
+
+def test_many_right_captions_of_one_image_are_no_poison() -> None:
+    ratio, points, kind = scattered(5)
+    image_of = np.where((kind == 0) & (ALL < 300), 0, ALL + 1)
+    flagged = flag(weigh(ratio, graph(points, image_of=image_of)).poison, 0.1)
+    assert not np.any(flagged[image_of == 0])
+    assert np.mean(flagged[kind == 1]) > 0.8
+
+
+def test_a_view_of_the_images_makes_scattered_wrong_pairs_poison() -> None:
+    ratio, points, kind = scattered(6, together=0, alone=60)
+    near = graph(points)
+    plain = weigh(ratio, near)
+    seen = weigh(ratio, near, np.where(kind == 2, 4, -0.1).astype(np.float32))
+    flagged = flag(seen.poison, 0.1)
+    assert np.mean(flagged[kind == 2]) > 0.7
+    assert np.mean(kind[flagged] == 2) > 0.85
+    assert seen.wrong[kind == 2].mean() > plain.wrong[kind == 2].mean()
+    nothing = weigh(ratio, near, np.zeros(N, np.float32))
+    np.testing.assert_array_equal(nothing.poison, plain.poison)
+
+
+def test_mutual_neighbours_by_brute_force() -> None:
+    _, points, _ = scattered(7)
+    near = graph(points)
+    for i in (0, 3, 700):
+        wanted = [i in near.near[j, :30] for j in near.near[i, :30]]
+        np.testing.assert_array_equal(mutual(near, 30)[i], wanted)
 
 
 def test_a_set_smaller_than_its_smallest_scale() -> None:
     rows = np.array([[1, 2], [0, 2], [1, -1]])
     cosine = np.array([[0.9, 0.1], [0.9, 0.2], [0.2, -np.inf]], np.float32)
-    found = weigh(np.array([5, 5, -5], np.float32), np.arange(3), np.arange(3), rows, cosine)
+    three = np.arange(3)
+    found = weigh(np.array([5, 5, -5], np.float32), Graph(three, three, three, rows, cosine))
     assert np.all(np.isfinite(found.wrong))
     assert np.all((found.poison >= 0) & (found.poison <= 1))
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 from sklearn.linear_model import LogisticRegression
 
@@ -131,7 +132,11 @@ def standardised(
 
 
 def local_signals(
-    calibration: Calibration, centred: Float[Array, "n d"], signals: Float[Array, "n 2"]
+    calibration: Calibration,
+    centred: Float[Array, "n d"],
+    signals: Float[Array, "n 2"],
+    *,
+    mesh: Mesh | None = None,
 ) -> Float32[np.ndarray, "n 3"]:
     """What `log_ratios` judges by, not yet standardised.
 
@@ -139,9 +144,10 @@ def local_signals(
         calibration: the clean reference.
         centred: captions, centred by their set's mean.
         signals: of their pairs (`pair_signals`).
+        mesh: devices that share the search; None = one.
     """
     keys = jnp.asarray(calibration.text)
-    near = nearest(centred, keys, k=min(NEAR, calibration.text.shape[0]))
+    near = nearest(centred, keys, k=min(NEAR, calibration.text.shape[0]), mesh=mesh)
     usual = jnp.asarray(calibration.signals)[near.rows]
     return np.asarray(_against(signals, usual, near.rows >= 0), np.float32)
 

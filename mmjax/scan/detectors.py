@@ -82,7 +82,7 @@ class EncodedSet:
         config = self.config
         if config.mode == "paper":
             config = dataclasses.replace(config, mode="robust", gamma_z="auto")
-        return stages.score(self.blocks, self.mapping, config)
+        return stages.score(self.blocks, self.mapping, config, mesh=self.mesh)
 
     @functools.cached_property
     def paper(self) -> stages.StageResult:

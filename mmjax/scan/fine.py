@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int64
 
 from mmjax.core import keys
@@ -140,6 +141,7 @@ def robust(
     fdr: float,
     seed: int,
     chunk_rows: int,
+    mesh: Mesh | None = None,
 ) -> Fine:
     """Wrong pairs that keep together more than chance would have it.
 
@@ -152,12 +154,13 @@ def robust(
             the mismatched.
         seed: of the random samples behind the null test.
         chunk_rows: most embeddings read at a time.
+        mesh: devices that share the neighbour searches; None = one.
     """
     scored = np.flatnonzero(scores.scored)
     count = seed_count(scored.size, seeds)
     rows = pick_rows(blocks, scores.signed, scored, count, one_per_image=True)
-    ratio = log_ratios(calibration, _signals(blocks, scores, calibration, chunk_rows))
-    graph = caption_graph(blocks, scored, scores.mean, ratio)
+    ratio = log_ratios(calibration, _signals(blocks, scores, calibration, chunk_rows, mesh))
+    graph = caption_graph(blocks, scored, scores.mean, ratio, mesh=mesh)
     by_captions = weigh(ratio, graph).wrong
     view = image_log_ratios(
         blocks, scored, graph.image_of, scores.image_mean, by_captions, chunk_rows
@@ -198,6 +201,7 @@ def _signals(
     scores: CoarseScores,
     calibration: Calibration,
     chunk_rows: int,
+    mesh: Mesh | None,
 ) -> Float32[np.ndarray, "s 3"]:
     """The signals of the scored rows, in one pass over the embeddings."""
     means = jnp.stack([jnp.asarray(scores.image_mean), jnp.asarray(scores.mean)])
@@ -208,7 +212,7 @@ def _signals(
         generated[: chunk.stop - chunk.start] = scores.sim_generated[here]
         text = jnp.asarray(chunk.text, jnp.float32)
         pairs = pair_signals(jnp.asarray(chunk.image, jnp.float32), text, generated, means)
-        found = local_signals(calibration, centre(text, means[1]), pairs)
+        found = local_signals(calibration, centre(text, means[1]), pairs, mesh=mesh)
         parts.append(found[: chunk.stop - chunk.start][scores.scored[here]])
     return np.concatenate(parts)
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int64, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -36,6 +37,8 @@ def caption_graph(
     scored: Int64[np.ndarray, " n"],
     mean: Float32[np.ndarray, " d"],
     ranking: Float32[np.ndarray, " n"],
+    *,
+    mesh: Mesh | None = None,
 ) -> Graph:
     """Nearest captions of all distinct captions, or of the `MOST_QUERIES` that rank highest.
 
@@ -46,6 +49,7 @@ def caption_graph(
         scored: rows that count.
         mean: what captions are centred by.
         ranking: of the scored rows: how likely they are wrong.
+        mesh: devices that share the search; None = one.
     """
     text = np.concatenate([np.asarray(b.text, np.float16) for b in blocks])[scored]
     image = np.concatenate([fingerprints(b.image) for b in blocks])[scored]
@@ -64,7 +68,7 @@ def caption_graph(
         part = queries[low : low + _QUERIES]
         # one size of block, hence one compiled program
         own = jnp.asarray(np.resize(part, _QUERIES) if queries.size > _QUERIES else part)
-        found = nearest(keys[own], keys, own, k=wanted + SPARE)
+        found = nearest(keys[own], keys, own, k=wanted + SPARE, mesh=mesh)
         at, products = (np.asarray(v)[: part.size] for v in found)
         other = (at >= 0) & (owner[at] != owner[part][:, None])
         # stable: those of other images first, nearest first

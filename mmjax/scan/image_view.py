@@ -30,7 +30,7 @@ from mmjax.scan.blocks import EmbeddingBlock, chunks
 RIDGE = 0.1
 """Times the mean eigenvalue of the second moments."""
 SURE = 2.0
-LARGEST = 4.0
+LARGEST = 3.0
 """Bound of the log ratio, on both sides."""
 
 

@@ -39,6 +39,8 @@ LEAST = 1e-3
 """The background is never taken to be less."""
 USUAL, LEAST_USUAL = 0.999, 5
 """Quantile of the images' numbers of captions that is still usual, and its least."""
+LIKELY = 0.25
+"""A pair that is less probably poison is not flagged, even where the rate would allow it."""
 STEPS = 12
 
 
@@ -127,13 +129,13 @@ def weigh(
 def flag(poison: Float[np.ndarray, " n"], fdr: float) -> Bool[np.ndarray, " n"]:
     """The largest set of most probable pairs whose expected share of benign ones is at most `fdr`.
 
-    Pairs of equal probability stand or fall together.
+    Pairs of equal probability stand or fall together; those below `LIKELY` are never in it.
     """
     order = np.argsort(-poison, kind="stable")
     ranked = poison[order]
     benign = np.cumsum(1 - ranked) / np.arange(1, ranked.size + 1)
     last = np.append(ranked[1:] < ranked[:-1], True)[: ranked.size]
-    within = np.flatnonzero((benign <= fdr) & last)
+    within = np.flatnonzero((benign <= fdr) & last & (ranked >= LIKELY))
     flagged = np.zeros(poison.shape, bool)
     if within.size:
         flagged[order[: within[-1] + 1]] = True

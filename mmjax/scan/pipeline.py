@@ -81,6 +81,7 @@ def run_scan(
             config,
             labels=labels,
             clean=config.write_clean,
+            mesh=mesh,
         )
 
 
@@ -115,6 +116,7 @@ def run_rescore(
             earlier.config,
             labels=labels,
             clean=False,
+            mesh=make_mesh(earlier.config.mesh),
         )
 
 
@@ -239,11 +241,12 @@ def _decide(
     *,
     labels: pa.Table | None,
     clean: bool,
+    mesh: Mesh,
 ) -> ScanResult:
     """Everything after encoding: scores, verdicts, manifests, clean shards, summary, report."""
     # what an earlier call said stands only once all of it is written anew
     (run.path / "summary.json").unlink(missing_ok=True)
-    result = stages.score(scanned.blocks, mapping, stage_config)
+    result = stages.score(scanned.blocks, mapping, stage_config, mesh=mesh)
     tables = (
         (shard.name, verdict_table(shard.name, shard.pairs(), stages.columns(result, i)))
         for i, shard in enumerate(scanned.shards)

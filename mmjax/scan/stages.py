@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float32, Float64, Int8, Int32, Int64
 
 from mmjax.core.errors import WeightsError
@@ -91,7 +92,11 @@ class StageResult(NamedTuple):
 
 
 def score(
-    blocks: Sequence[EmbeddingBlock], mapping: Mapping, config: StageConfig | None = None
+    blocks: Sequence[EmbeddingBlock],
+    mapping: Mapping,
+    config: StageConfig | None = None,
+    *,
+    mesh: Mesh | None = None,
 ) -> StageResult:
     """Score every pair and judge it.
 
@@ -99,6 +104,8 @@ def score(
         blocks: the set's embeddings, a block a shard.
         mapping: F, fitted on embeddings of the same weights.
         config: see `StageConfig`.
+        mesh: devices that share the neighbour searches, which cost most; None = one. The result
+            is the same on any number.
 
     Returns:
         Every scored row is benign, poisoned, mismatched or, when the set is too small or its
@@ -121,7 +128,7 @@ def score(
     mixture = fit_mixture(c[rows], components=config.components)
     assigned = coarse.assign(mixture, c)
     benign = coarse.benign_rows(mixture, c, assigned.lowest, config.gamma, config.select)
-    found = _fine(blocks, first, mapping, config, rows_at_once)
+    found = _fine(blocks, first, mapping, config, rows_at_once, mesh)
     codes = coarse.partition(first.scored, benign, found.seeds)
     flagged, points = found.flagged & first.scored, found.points.copy()
     if config.fine_scope == "suspicious":
@@ -220,6 +227,7 @@ def _fine(
     mapping: Mapping,
     config: StageConfig,
     chunk_rows: int,
+    mesh: Mesh | None,
 ) -> fine.Fine:
     if config.mode == "paper":
         gamma_z = None if config.gamma_z == "auto" else config.gamma_z
@@ -244,6 +252,7 @@ def _fine(
         fdr=config.fdr,
         seed=config.seed,
         chunk_rows=chunk_rows,
+        mesh=mesh,
     )
 
 

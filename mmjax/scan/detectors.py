@@ -28,6 +28,7 @@ from mmjax.ops.outliers import dimensional_factor, local_dimension, simplified_f
 from mmjax.scan import stages
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.duplicates import near_duplicates
+from mmjax.scan.groups import fingerprints
 from mmjax.scan.mapping import Mapping
 from mmjax.scan.options import StageConfig
 from mmjax.scan.released import released_factor
@@ -99,8 +100,7 @@ class EncodedSet:
     def images(self) -> Images:
         """See `Images`."""
         image = np.concatenate([block.image for block in self.blocks])[self.scored]
-        as_bytes = np.ascontiguousarray(image).view(f"V{image.itemsize * image.shape[1]}")[:, 0]
-        _, first, of = np.unique(as_bytes, return_index=True, return_inverse=True)
+        _, first, of = np.unique(fingerprints(image), return_index=True, return_inverse=True)
         unit = image[first].astype(np.float32)
         # float16 rows are unit-norm to 1e-3 only, too little for distances between twins
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)

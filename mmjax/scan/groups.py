@@ -116,9 +116,10 @@ def find_groups(graph: Graph, flagged: Bool[np.ndarray, " n"]) -> list[Group]:
 
 def fingerprints(embeddings: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n"]:
     """A number a row, equal for rows of equal bits (and, but for 2^-64, for no others)."""
-    bits = np.ascontiguousarray(embeddings).view(np.uint8).reshape(embeddings.shape[0], -1)
+    n, d = embeddings.shape
+    bits = np.ascontiguousarray(embeddings).view(np.uint8).reshape(n, d * embeddings.itemsize)
     factors = np.random.default_rng(0).integers(0, 2**64, bits.shape[1], np.uint64) | np.uint64(1)
-    found = np.zeros(bits.shape[0], np.uint64)
+    found = np.zeros(n, np.uint64)
     for byte in range(bits.shape[1]):  # a column at a time: eight bytes a row, not eight d
         found += bits[:, byte] * factors[byte]
     return found

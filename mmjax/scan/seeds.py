@@ -14,9 +14,9 @@ from jaxtyping import Float, Float32, Int64
 
 from mmjax.ops.correlation import centre, mean_pairwise_cosine
 from mmjax.scan.blocks import EmbeddingBlock, gather
+from mmjax.scan.groups import fingerprints
 
 POOL = 32_768
-_SAME_IMAGE = 0.9999
 
 
 class NullTest(NamedTuple):
@@ -63,10 +63,8 @@ def pick_rows(
     if not one_per_image:
         return rows[:count]
     image, _ = gather(blocks, rows)
-    image /= np.maximum(np.linalg.norm(image, axis=1, keepdims=True), 1e-12)
-    same = np.tril(image @ image.T > _SAME_IMAGE, -1)
-    # a row counts as a copy even of a copy: what matters is that one better row has its image
-    return rows[~same.any(axis=1)][:count]
+    best = np.unique(fingerprints(image), return_index=True)[1]
+    return rows[np.sort(best)][:count]
 
 
 def draw_pool(

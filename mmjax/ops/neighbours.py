@@ -42,7 +42,7 @@ class Blocks(NamedTuple):
     """Largest blocks of queries and of keys whose products are held at a time."""
 
     queries: int = 512
-    keys: int = 8192
+    keys: int = 32768
 
 
 USUAL = Blocks()

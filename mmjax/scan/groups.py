@@ -25,11 +25,15 @@ _QUERIES = 4096
 
 
 class Group(NamedTuple):
-    """Pairs whose captions hang together, on so many distinct images in so many wordings."""
+    """Pairs that hang together, on so many distinct images in so many wordings.
+
+    Those of a group that is not `linked` hang together with no other by caption or image.
+    """
 
     rows: Int64[np.ndarray, " m"]
     images: int
     captions: int
+    linked: bool
 
 
 def caption_graph(
@@ -111,7 +115,7 @@ def find_groups(graph: Graph, flagged: Bool[np.ndarray, " n"]) -> list[Group]:
     groups = [_group(graph, rows[label == i]) for i in number[size > 1]]
     groups.sort(key=lambda group: (-group.rows.size, int(group.rows[0])))
     alone = rows[np.isin(label, number[size == 1])]
-    return [*groups, _group(graph, alone)] if alone.size else groups
+    return [*groups, _group(graph, alone, linked=False)] if alone.size else groups
 
 
 def fingerprints(embeddings: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n"]:
@@ -125,9 +129,9 @@ def fingerprints(embeddings: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n
     return found
 
 
-def _group(graph: Graph, rows: Int64[np.ndarray, " m"]) -> Group:
+def _group(graph: Graph, rows: Int64[np.ndarray, " m"], *, linked: bool = True) -> Group:
     images, captions = (np.unique(v[rows]).size for v in (graph.image_of, graph.caption_of))
-    return Group(rows, images, captions)
+    return Group(rows, images, captions, linked)
 
 
 def _centred(text: np.ndarray, mean: np.ndarray) -> Float[Array, "n d"]:

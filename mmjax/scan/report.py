@@ -13,14 +13,16 @@ from importlib import resources
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from mmjax.scan import report_figures, report_images
 from mmjax.scan.report_captions import CaptionCluster, SharedWord, shorten, visible
 from mmjax.scan.report_figures import Histogram, Mixture, PrecisionRecall
+from mmjax.scan.report_groups import Findings
 from mmjax.scan.report_images import MeanImages
 from mmjax.scan.report_text import METRICS, SCORES, SUMMARY, VERDICTS
+from mmjax.scan.verdicts import Drop
 
 Outcome = Literal["poisoned", "clean", "undetermined"]
 """What the scan found: poisoned pairs, no evidence of any, or too little to decide."""
@@ -71,6 +73,9 @@ class ReportData:
         counts: Rows by verdict (`core.types.Verdict`); they add up to all rows read.
         summary: Figures of the single stages, keyed by `report_text.SUMMARY` or freely.
         worst: The worst pairs, worst first (12 to 24).
+        findings: Groups of poisoned pairs, wordings that repeat among captions that were not
+            flagged, and the surest of the merely wrong pairs.
+        drop: `mismatched` where merely wrong pairs were dropped too.
         mean_images: None when nothing was flagged or no pictures are at hand.
         c_histogram: The gap c of all scored pairs, None when it was not computed.
         mixture: The Gaussian mixture fitted to c.
@@ -80,7 +85,6 @@ class ReportData:
         z_threshold: Cut on z in paper mode, None where there is none.
         words: Words that the flagged captions share.
         clusters: Wordings among the flagged captions.
-        review: Wordings that repeat among captions that were not flagged.
         skipped: What was skipped and why.
         remarks: Flags of rows that were scored all the same.
         truth: Only where the truth is known.
@@ -98,6 +102,8 @@ class ReportData:
     counts: Mapping[str, int]
     summary: Mapping[str, object]
     worst: Sequence[ReportPair]
+    findings: Findings
+    drop: Drop
     mean_images: MeanImages | None
     c_histogram: Histogram | None
     mixture: Mixture | None
@@ -107,7 +113,6 @@ class ReportData:
     z_threshold: float | None
     words: Sequence[SharedWord]
     clusters: Sequence[CaptionCluster]
-    review: Sequence[CaptionCluster]
     skipped: Sequence[SkippedGroup]
     remarks: Sequence[SkippedGroup]
     truth: Truth | None
@@ -177,6 +182,7 @@ def _mean_pictures(means: MeanImages | None) -> dict[str, str]:
 @functools.cache
 def _template() -> Template:
     environment = Environment(
+        loader=FunctionLoader(_asset),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_inert,
@@ -189,8 +195,9 @@ def _template() -> Template:
         percent=percent,
         number=number,
         png=report_images.data_uri,
+        jpeg=functools.partial(report_images.data_uri, kind="jpeg"),
     )
-    return environment.from_string(_asset("index.html.j2"))
+    return environment.get_template("index.html.j2")
 
 
 def _asset(name: str) -> str:

@@ -151,7 +151,7 @@ def collect_clusters(
     total = spelled.total()
     wordings: dict[str, Counter[str]] = defaultdict(Counter)
     for caption, count in spelled.items():
-        wordings[normalise(caption)][caption[:_NORMALISED_PREFIX]] += count
+        wordings[normalise(caption)][caption] += count
     ranked = sorted(wordings.items(), key=lambda item: (-item[1].total(), item[0]))[:_MAX_DISTINCT]
     weight = _word_weights(count_words(spelled), others)
 

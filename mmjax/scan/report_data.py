@@ -13,14 +13,17 @@ import pyarrow.parquet as pq
 from mmjax.core.errors import InputError
 from mmjax.core.types import FLAGS, STATUSES
 from mmjax.data.sources import Source
+from mmjax.scan.clean import FOLDER as CLEAN
 from mmjax.scan.report import Outcome, ReportData, ReportPair, SkippedGroup
 from mmjax.scan.report_captions import collect_clusters, shared_words
 from mmjax.scan.report_figures import Mixture
-from mmjax.scan.report_images import shared_area
+from mmjax.scan.report_groups import Row, look_again
+from mmjax.scan.report_images import miniature, shared_area
 from mmjax.scan.report_pictures import compare_means, thumbnails
 from mmjax.scan.report_table import Tally, read_tables, repeated, tally
 from mmjax.scan.report_text import LIMITS, SUMMARY, actions, cautions, verdict_sentence
 from mmjax.scan.report_truth import compare
+from mmjax.scan.verdicts import Drop
 
 
 def report_data(
@@ -51,20 +54,34 @@ def report_data(
     flagged_words, other_words = tallied.word_counts()
     words = shared_words(flagged_words, other_words)
     clusters = collect_clusters(tallied.flagged_captions, other_words)
-    means = None
+    worst, shown = (
+        tallied.worst(),
+        look_again(
+            folder,
+            repeated(tallied),
+            loose_group=(summary.get("found") or {}).get("loose_group"),
+        ),
+    )
+    means, pictures = None, {}
     if source is not None:
         means = compare_means(tallied.flagged_rows, tallied.benign_rows, source)
+        pictures = thumbnails([row.place for row in (*worst, *shown.rows)], source)
     area = None if means is None else shared_area(means)
-    counts = dict(tallied.verdicts)
+    counts, drop = dict(tallied.verdicts), _dropped(run)
     inputs = run["config"].get("inputs", []) or [run.get("facts", {}).get("of", run_dir.name)]
     return ReportData(
         title=title or ", ".join(inputs),
         outcome=_outcome(counts),
         verdict=verdict_sentence(counts, words, clusters, area),
-        actions=actions(counts, clean_written=bool(run["config"].get("write_clean"))),
+        actions=actions(counts, drop=drop, clean_written=(run_dir / CLEAN).is_dir()),
         counts=counts,
         summary=_figures(summary),
-        worst=_worst(tallied, source),
+        worst=[
+            ReportPair(rank, *row, image_png=pictures.get(row.place))
+            for rank, row in enumerate(worst, 1)
+        ],
+        findings=shown.map_rows(lambda row: _illustrated(row, pictures)),
+        drop=drop,
         mean_images=means,
         c_histogram=tallied.consistency.shown(),
         mixture=_mixture(summary.get("mixture")),
@@ -74,7 +91,6 @@ def report_data(
         z_threshold=_number(thresholds, "gamma_z"),
         words=words,
         clusters=clusters,
-        review=repeated(tallied),
         skipped=_groups(tallied.statuses, STATUSES, tallied),
         remarks=_groups(tallied.remarks, FLAGS, tallied),
         truth=None if truth is None else compare(read_tables(folder), truth),
@@ -116,13 +132,15 @@ def _outcome(counts: Mapping[str, int]) -> Outcome:
     return "clean"
 
 
-def _worst(tallied: Tally, source: Source | None) -> list[ReportPair]:
-    rows = tallied.worst()
-    pictures = {} if source is None else thumbnails(rows, source)
-    return [
-        ReportPair(rank, *row, image_png=pictures.get((row.shard, row.ordinal)))
-        for rank, row in enumerate(rows, 1)
-    ]
+def _illustrated(row: Row, pictures: Mapping[tuple[str, int], bytes | None]) -> Row:
+    png = pictures.get(row.place)
+    return row if png is None else row._replace(jpeg=miniature(png))
+
+
+def _dropped(run: Mapping[str, Any]) -> Drop:
+    """Which pairs the manifests drop: `scan` has it among its stages, `rescore` by itself."""
+    config = run["config"]
+    return config["drop"] if run["verb"] == "rescore" else config["stages"]["drop"]
 
 
 def _groups(

@@ -1,7 +1,7 @@
 """Fetches from the source the few pictures that the report shows or averages."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -9,18 +9,19 @@ from jaxtyping import UInt8
 from mmjax.core.errors import InputError
 from mmjax.data.sources import Source
 from mmjax.scan.report_images import MeanImages, mean_images, squash, thumbnail
-from mmjax.scan.report_table import WorstRow
 
 _SIDE = 128
 _MOST = 256  # pictures in each mean
 _SHARDS = 8  # shards opened for each mean: opening one reads its whole index
 
 
-def thumbnails(rows: Sequence[WorstRow], source: Source) -> dict[tuple[str, int], bytes | None]:
+def thumbnails(
+    places: Iterable[tuple[str, int]], source: Source
+) -> dict[tuple[str, int], bytes | None]:
     """Returns a thumbnail for each (shard, ordinal), None where the picture cannot be shown."""
     wanted: dict[str, list[int]] = {}
-    for row in rows:
-        wanted.setdefault(row.shard, []).append(row.ordinal)
+    for shard, ordinal in sorted(set(places)):
+        wanted.setdefault(shard, []).append(ordinal)
     found: dict[tuple[str, int], bytes | None] = {}
     for shard, ordinals in wanted.items():
         for ordinal, data in _images(source, shard, ordinals):

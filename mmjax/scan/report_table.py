@@ -40,6 +40,11 @@ class WorstRow(NamedTuple):
     verdict: str
     scores: Mapping[str, float]
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Shard and ordinal."""
+        return self.shard, self.ordinal
+
 
 @dataclass
 class Tally:

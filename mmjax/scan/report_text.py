@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from mmjax.scan.report_captions import CaptionCluster, SharedWord, shorten
 from mmjax.scan.report_images import SharedArea
+from mmjax.scan.verdicts import Drop
 
 
 class Wording(NamedTuple):
@@ -70,6 +71,9 @@ SUMMARY: Mapping[str, Wording] = {
     "found.null_test.exceeds": Wording("… exceeded", "whether it is"),
     "found.background": Wording(
         "wrong pairs at large", "their share in the set, apart from where they keep together"
+    ),
+    "found.loose_group": Wording(
+        "loose group", "number of the group whose pairs share neither caption nor image with others"
     ),
     "thresholds.coverage": Wording("cut on c", "pairs below it count as consistent"),
     "thresholds.fdr": Wording(
@@ -150,16 +154,27 @@ def verdict_sentence(
     return f"{sentence}: {', and '.join(shared)}." if shared else f"{sentence}."
 
 
-def actions(counts: Mapping[str, int], *, clean_written: bool) -> list[str]:
-    """Returns what was done about the verdict, one sentence each."""
-    if counts.get("poisoned", 0) == 0:
-        return ["Nothing was removed; the input is unchanged."]
+def actions(counts: Mapping[str, int], *, drop: Drop, clean_written: bool) -> list[str]:
+    """Returns what was done about the verdict, one sentence each.
+
+    Args:
+        counts: Rows by verdict.
+        drop: Which pairs the manifests drop beside the poisoned ones.
+        clean_written: Whether the run holds a cleaned copy.
+    """
+    names = {"poisoned": "flagged", "mismatched": "merely wrong"}
+    dropped = [names[v] for v in names if counts.get(v, 0) and v in ("poisoned", drop)]
+    if not dropped:
+        what = "Nothing was dropped; the input is unchanged"
+        copied = " The folder “clean” holds a copy of every scored pair." if clean_written else ""
+        return [f"{what}.{copied}"]
     unchanged = (
         "The input is unchanged. keep.parquet and drop.parquet list every pair to keep or drop"
     )
+    without = f"a copy without the {' and '.join(dropped)} pairs"
     if clean_written:
-        return [f"{unchanged}; the folder “clean” holds a copy without the flagged pairs."]
-    return [f"{unchanged}; run again with --write_clean to get a copy without the flagged pairs."]
+        return [f"{unchanged}; the folder “clean” holds {without}."]
+    return [f"{unchanged}; scan with --write_clean to get {without}."]
 
 
 def cautions(counts: Mapping[str, int]) -> list[str]:

@@ -143,6 +143,7 @@ def _found(result: StageResult) -> dict[str, Any] | None:
         "seeds": int(found.seeds.size),
         "null_test": found.null._asdict(),
         "background": found.around.background if found.around else None,
+        "loose_group": next((i for i, g in enumerate(found.groups) if not g.linked), None),
         "groups": [
             {
                 "pairs": int(group.rows.size),

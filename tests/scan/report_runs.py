@@ -26,10 +26,18 @@ class FakeRun(NamedTuple):
     labels: pa.Table
 
 
-def make_run(folder: Path, *, poisoned: bool = True, captions: dict[int, str] | None = None):
-    """Two shards of 60 pairs, 18 of them poisoned, 2 skipped in each.
+def make_run(
+    folder: Path,
+    *,
+    poisoned: bool = True,
+    captions: dict[int, str] | None = None,
+    changes: dict[tuple[str, int], dict] | None = None,
+    config: dict | None = None,
+) -> FakeRun:
+    """Two shards of 60 pairs, 18 of them poisoned (group 0), 2 skipped in each.
 
-    `captions` replaces captions of the first shard by ordinal.
+    `captions` replaces captions of the first shard by ordinal, `changes` any columns of the rows
+    at (shard, ordinal), `config` is what run.json says beside the inputs.
     """
     (folder / "verdicts").mkdir(parents=True)
     labels: list[dict] = []
@@ -38,6 +46,8 @@ def make_run(folder: Path, *, poisoned: bool = True, captions: dict[int, str] | 
         if shard == SHARDS[0]:
             for ordinal, caption in (captions or {}).items():
                 rows[ordinal]["caption"] = caption
+        for row in rows:
+            row.update((changes or {}).get((shard, row["ordinal"]), {}))
         table = pa.Table.from_pylist(rows, schema=VERDICT_SCHEMA)
         pq.write_table(table, folder / "verdicts" / f"{shard}.parquet")
         labels += [
@@ -47,7 +57,12 @@ def make_run(folder: Path, *, poisoned: bool = True, captions: dict[int, str] | 
     run = {
         "verb": "scan",
         "command": ["mmjax", "scan", "{00000..00001}.tar", "--out=run"],
-        "config": {"inputs": ["{00000..00001}.tar"], "write_clean": False},
+        "config": {
+            "inputs": ["{00000..00001}.tar"],
+            "write_clean": False,
+            "stages": {"drop": "poisoned"},
+            **(config or {}),
+        },
         "config_digest": "0123abcd",
         "facts": {"weights": "demo sha256:77aa"},
         "versions": {"python": "3.11", "mmjax": "0.1.0"},
@@ -90,6 +105,7 @@ def _row(shard: str, ordinal: int, bad: bool, *, found: bool) -> dict:
         "gmm_probability": 0.9,
         "coarse": "seed" if bad and ordinal < 8 else "benign",
         "text_correlation": 0.8 + noise if bad else 0.1 + noise,
+        "group": 0 if bad and found else None,
         "poison_score": (0.9 + noise if bad else 0.1 + noise) * (1 if found else 0.5),
     }
 

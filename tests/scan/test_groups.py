@@ -103,6 +103,7 @@ def test_rows_that_share_nothing_are_the_last_group(embedded) -> None:
     assert first.size == 2
     assert not linked
     assert [group.rows.tolist() for group in found] == [first.tolist(), far]
+    assert [group.linked for group in found] == [True, False]
 
 
 def test_nothing_flagged_no_group(embedded) -> None:

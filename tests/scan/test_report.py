@@ -1,5 +1,6 @@
 import base64
 import dataclasses
+import functools
 import io
 import math
 import re
@@ -13,6 +14,14 @@ from PIL import Image
 from mmjax.scan.report import ReportData, ReportPair, SkippedGroup, Truth, number, percent, render
 from mmjax.scan.report_captions import CaptionCluster, SharedWord
 from mmjax.scan.report_figures import Histogram, Mixture, PrecisionRecall
+from mmjax.scan.report_groups import (
+    Findings,
+    PoisonedGroup,
+    RepeatedCaption,
+    Row,
+    Wording,
+    WrongRow,
+)
 from mmjax.scan.report_images import mean_images, thumbnail
 from mmjax.scan.report_text import LIMITS, SCORES, actions, cautions, verdict_sentence
 from tests.scan.report_runs import png
@@ -32,6 +41,17 @@ HOSTILE = (
 )
 
 
+def findings(text: str = "a banana", picture: bytes | None = None) -> Findings:
+    """Of everything one, `text` wherever it can stand."""
+    row = Row(text, 7, text, text, picture)
+    return Findings(
+        groups=(PoisonedGroup(0, 41, 9, True, (Wording(text, 3),), (row,)),),
+        group_count=1,
+        repeated=(RepeatedCaption(CaptionCluster(text, 12, 0.003, 1), (row,)),),
+        wrong=(WrongRow(row, 0.97),),
+    )
+
+
 def report(**changes) -> ReportData:
     """A report of everything, small."""
     generator = np.random.default_rng(0)
@@ -49,6 +69,8 @@ def report(**changes) -> ReportData:
         counts={"poisoned": 41, "benign": 3957, "skipped": 2},
         summary={"found.seeds": 50, "converged": True, "null": None},
         worst=[pair, pair._replace(rank=2, scores={**scores, "text_correlation": math.nan})],
+        findings=findings("birthday cake"),
+        drop="poisoned",
         mean_images=mean_images(pictures, pictures[::-1] // 2),
         c_histogram=Histogram(edges, counts, flagged),
         mixture=Mixture(np.array([0.1, 0.5]), np.array([0.01, 0.02]), np.array([0.8, 0.2])),
@@ -58,7 +80,6 @@ def report(**changes) -> ReportData:
         z_threshold=0.78,
         words=[SharedWord("banana", 40, 40 / 41, 0.0)],
         clusters=[CaptionCluster("a banana", 41, 1.0, 9)],
-        review=[CaptionCluster("birthday cake", 12, 0.003, 1)],
         skipped=[SkippedGroup("truncated_image", "ends early", 2, ("000000001", "000000002"))],
         remarks=[SkippedGroup("caption_truncated", "too long", 9, ("000000003",))],
         truth=Truth(
@@ -128,7 +149,7 @@ def assert_inert(html: str) -> Page:
     for target in page.values("href") + page.values("xlink:href"):
         assert target.startswith("#")
         assert target[1:] in ids
-    assert all(source.startswith("data:image/png;base64,") for source in page.values("src"))
+    assert all(re.match("data:image/(png|jpeg);base64,", s) for s in page.values("src"))
     assert re.findall(r"url\((?!#)|@import", html) == []
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028]", html)
     return page
@@ -140,10 +161,12 @@ def test_the_page_has_every_part_in_order():
     parts = (
         "41 of 4,000 pairs look poisoned.",
         "4,000 pairs, each with one verdict",
+        "1 group of poisoned pairs",
         "The worst pairs",
         "What the flagged pictures have in common",
         "How the scan decided",
         "Captions that repeat",
+        "Pairs that are merely wrong",
         "Compared with the truth",
         "What was skipped, and why",
         "What this scan cannot see",
@@ -231,7 +254,7 @@ def test_hostile_text_is_inert_wherever_it_stands(text):
             worst=[pair],
             words=[SharedWord(text, 3, 1.0, 0.0)],
             clusters=[CaptionCluster(text, 3, 1.0, 1)],
-            review=[CaptionCluster(text, 3, 1.0, 1)],
+            findings=findings(text),
             skipped=[SkippedGroup(text[:99], text[:99], 1, (text,))],
             summary={text[:99]: text[:99]},
             command=text[:1000],
@@ -241,7 +264,7 @@ def test_hostile_text_is_inert_wherever_it_stands(text):
         )
     )
     page = assert_inert(html)
-    assert [t for t, _ in page.elements].count("a") == 6  # the page's own, none from the text
+    assert [t for t, _ in page.elements].count("a") == 8  # the page's own, none from the text
     assert ("{{7*7}}" in page.all_text) == ("{{7*7}}" in text)
     assert "x" * 1001 not in html
     assert len(html) < 400_000
@@ -279,6 +302,7 @@ def test_a_clean_report_says_so_and_warns():
             z_threshold=None,
             words=[],
             clusters=[],
+            findings=Findings(),
             truth=None,
         )
     )
@@ -306,7 +330,7 @@ def test_a_report_of_nothing_renders():
             z_threshold=None,
             words=[],
             clusters=[],
-            review=[],
+            findings=Findings(),
             truth=None,
             warnings=[],
             remarks=[],
@@ -383,11 +407,32 @@ def test_the_verdict_is_one_sentence(counts, words, sentence):
 
 
 def test_actions_tell_whether_a_clean_copy_was_written():
-    assert "--write_clean" in actions({"poisoned": 3}, clean_written=False)[0]
-    assert "“clean”" in actions({"poisoned": 3}, clean_written=True)[0]
-    assert actions({"benign": 3}, clean_written=True) == [
-        "Nothing was removed; the input is unchanged."
+    told = functools.partial(actions, drop="poisoned")
+    assert (
+        "--write_clean to get a copy without the flagged pairs"
+        in told({"poisoned": 3, "mismatched": 1}, clean_written=False)[0]
+    )
+    assert (
+        "“clean” holds a copy without the flagged pairs"
+        in told({"poisoned": 3}, clean_written=True)[0]
+    )
+    assert told({"benign": 3, "mismatched": 1}, clean_written=False) == [
+        "Nothing was dropped; the input is unchanged."
     ]
+    assert "every scored pair" in told({"benign": 3}, clean_written=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "dropped"),
+    [
+        ({"poisoned": 3, "mismatched": 1}, "the flagged and merely wrong pairs"),
+        ({"poisoned": 3}, "the flagged pairs"),
+        ({"mismatched": 1}, "the merely wrong pairs"),
+    ],
+)
+def test_actions_tell_whether_mismatched_pairs_were_dropped(counts, dropped):
+    told = actions(counts, drop="mismatched", clean_written=True)
+    assert told[0].endswith(f"the folder “clean” holds a copy without {dropped}.")
 
 
 def test_cautions_name_what_weakens_the_verdict():

@@ -120,8 +120,11 @@ def test_no_evidence(tmp_path):
     assert data.z_threshold is None
     assert data.mean_images is None
     assert len(data.worst) == 24
-    assert [cluster.pairs for cluster in data.review] == [6, 6, 6]
-    assert data.review[0].exemplar == "a banana on plate 0"
+    review = data.findings.repeated
+    assert [entry.cluster.pairs for entry in review] == [6, 6, 6]
+    assert review[0].cluster.exemplar == "a banana on plate 0"
+    assert all(len(entry.rows) == 6 and entry.rows[0].jpeg for entry in review)
+    assert data.findings.groups == ()
     assert_inert(render(data))
 
 

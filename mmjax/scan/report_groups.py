@@ -84,8 +84,8 @@ class RepeatedCaption(NamedTuple):
 class Findings(NamedTuple):
     """What is shown of groups, repeated captions and wrong pairs.
 
-    `groups` are the largest of `group_count`; `wrong` are the surest mismatched pairs, surest
-    first.
+    `groups` are the largest of `group_count`; `wrong` are the surest mismatched pairs, one of each
+    caption, surest first.
     """
 
     groups: tuple[PoisonedGroup, ...] = ()
@@ -189,14 +189,17 @@ def _rows(table: pa.Table) -> list[Row]:
 def _wrong(table: pa.Table) -> list[WrongRow]:
     """The surest mismatched pairs of a shard."""
     table = table.filter(pc.field("verdict") == "mismatched")
-    order = [("mismatch_probability", "descending"), ("ordinal", "ascending")]
-    table = table.sort_by(order).slice(0, MOST_WRONG)
     probabilities = table["mismatch_probability"].to_pylist()
-    return [WrongRow(*pair) for pair in zip(_rows(table), probabilities, strict=True)]
+    return _surest([WrongRow(*pair) for pair in zip(_rows(table), probabilities, strict=True)])
 
 
 def _surest(wrong: list[WrongRow]) -> list[WrongRow]:
-    return sorted(wrong, key=lambda pair: (-pair.probability, pair.row))[:MOST_WRONG]
+    """The surest pair of each caption, the surest first."""
+    ranked = sorted(wrong, key=lambda pair: (-pair.probability, pair.row))
+    by_caption: dict[str, WrongRow] = {}
+    for pair in ranked:
+        by_caption.setdefault(pair.row.caption, pair)
+    return list(by_caption.values())[:MOST_WRONG]
 
 
 def _group(number: int, gathered: _Gathered, *, linked: bool) -> PoisonedGroup:

@@ -2,7 +2,7 @@ import numpy as np
 
 from mmjax.scan.report_captions import CaptionCluster
 from mmjax.scan.report_groups import MOST_GROUPS, MOST_WRONG, Findings, Row, Wording, look_again
-from tests.scan.report_runs import make_run
+from tests.scan.report_runs import SHARDS, make_run
 
 
 def cluster(exemplar: str) -> CaptionCluster:
@@ -76,15 +76,16 @@ def test_captions_of_any_length_are_found_again(tmp_path):
 
 def test_the_surest_mismatched_pairs_come_first(tmp_path):
     generator = np.random.default_rng(0)
-    chances = {
-        (s, i): float(generator.uniform()) for s in ("00000", "00001") for i in range(20, 40)
-    }
+    chances = {(shard, i): float(generator.uniform()) for shard in SHARDS for i in range(20, 40)}
     chances["00001", 21] = chances["00000", 25] = 1.0
     changes = {
         place: {"verdict": "mismatched", "mismatch_probability": chance}
         for place, chance in chances.items()
     }
     changes["00000", 50] = {"mismatch_probability": 1.0}  # but benign
+    for shard in SHARDS:  # captions of their own
+        for i in range(20, 40):
+            changes[shard, i]["caption"] = f"{shard} {i}"
     found = look(tmp_path, changes=changes)
     expected = sorted(chances, key=lambda place: (-chances[place], place))[:MOST_WRONG]
     assert [pair.row.place for pair in found.wrong] == expected
@@ -92,6 +93,18 @@ def test_the_surest_mismatched_pairs_come_first(tmp_path):
     np.testing.assert_allclose(
         [pair.probability for pair in found.wrong], [chances[p] for p in expected], rtol=1e-6
     )
+
+
+def test_one_mismatched_pair_stands_for_those_of_its_caption(tmp_path):
+    shifted = {"verdict": "mismatched", "caption": "stock photo"}
+    changes = {
+        ("00000", 20): {**shifted, "mismatch_probability": 0.8},
+        ("00000", 30): {**shifted, "mismatch_probability": 0.9},
+        ("00001", 20): {**shifted, "mismatch_probability": 0.7},
+        ("00001", 30): {**shifted, "mismatch_probability": 0.6, "caption": "another"},
+    }
+    found = look(tmp_path, changes=changes)
+    assert [pair.row.place for pair in found.wrong] == [("00000", 30), ("00001", 30)]
 
 
 def test_a_clean_set_has_nothing_to_show(tmp_path):

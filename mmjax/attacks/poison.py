@@ -1,7 +1,6 @@
 """Poisons a copy of a set of pairs: WebDataset shards, and the ground truth beside them."""
 
 import contextlib
-import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,8 @@ from mmjax.attacks.captions import CAPTIONS
 from mmjax.attacks.config import AttackConfig, PartConfig
 from mmjax.attacks.pictures import IMAGES
 from mmjax.attacks.plan import PartPlan, Plan, make_plan
-from mmjax.attacks.prepare import Ready, make_ready
-from mmjax.attacks.shards import Place, Recipe, Row, Step, write_shard
+from mmjax.attacks.prepare import Ready, make_ready, make_recipe
+from mmjax.attacks.shards import Recipe, Row, write_shard
 from mmjax.attacks.surrogate import load_surrogate
 from mmjax.attacks.templates import load_templates
 from mmjax.attacks.triggers import KNOWN, parameters
@@ -25,7 +24,7 @@ from mmjax.core.config import to_dict
 from mmjax.core.errors import InputError, RunError
 from mmjax.core.progress import meter
 from mmjax.core.rundir import RunDir, atomic_path, file_sha256, write_json
-from mmjax.data.shards import ShardView, Source
+from mmjax.data.shards import Source
 from mmjax.data.sources import open_source
 
 MARK = "-POISONED"
@@ -102,7 +101,7 @@ def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[st
         with RunDir.open(out, verb="attack", config=config, facts=facts) as run:
             victims = [part.poisoned for part in plan.parts]
             ready = make_ready(run, source, config, victims, surrogate, pool)
-            _write_shards(run, source, plan, _recipe(source, plan, ready, config), pool)
+            _write_shards(run, source, plan, make_recipe(source, plan, ready, config), pool)
             return _finish(run, source, plan, ready, config)
 
 
@@ -125,19 +124,6 @@ def _write_shards(
                 for suffix, sha in row.altered.items()
             ]
             run.finish(shard.name, {"shard": tar, "labels": labels}, altered=altered)
-
-
-def _recipe(source: Source, plan: Plan, ready: Sequence[Ready], config: AttackConfig) -> Recipe:
-    steps = [Step(made.stamp, part.write) for made, part in zip(ready, plan.parts, strict=True)]
-
-    @functools.lru_cache(maxsize=8)
-    def opened(shard: int) -> ShardView:
-        return source.open_shard(source.shards[shard])
-
-    def donate(place: Place) -> bytes:
-        return opened(place.shard)[place.ordinal].image or b""
-
-    return Recipe(config, tuple(steps), donate)
 
 
 def _labels(shard: str, rows: Sequence[Row], config: AttackConfig) -> pa.Table:

@@ -1,5 +1,6 @@
 """Makes the attacks of a set ready: optimised arrays are found once, written, and read again."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -11,11 +12,13 @@ from mmjax.attacks.config import AttackConfig, PartConfig
 from mmjax.attacks.optimisation import Material, Prepared
 from mmjax.attacks.optimised import OPTIMISED, read_arrays, write_arrays
 from mmjax.attacks.perturbation import make_perturb, prepare_perturb
+from mmjax.attacks.plan import Plan
 from mmjax.attacks.sample import draw_sample
+from mmjax.attacks.shards import Place, Recipe, Step
 from mmjax.attacks.surrogate import Surrogate
 from mmjax.attacks.triggers import Stamp, make_stamp, parameters
 from mmjax.core.rundir import RunDir
-from mmjax.data.shards import Source
+from mmjax.data.shards import ShardView, Source
 
 _PERTURB_SAMPLE = 64
 
@@ -83,6 +86,20 @@ def make_ready(
             stamp = _after(make_perturb(surrogate, arrays["direction"], part.perturb), stamp)
         made.append(Ready(stamp, told))
     return tuple(made)
+
+
+def make_recipe(source: Source, plan: Plan, ready: Sequence[Ready], config: AttackConfig) -> Recipe:
+    """What is done to the victims of a plan, once its attacks are ready."""
+    steps = [Step(made.stamp, part.write) for made, part in zip(ready, plan.parts, strict=True)]
+
+    @functools.lru_cache(maxsize=8)
+    def opened(shard: int) -> ShardView:
+        return source.open_shard(source.shards[shard])
+
+    def donate(place: Place) -> bytes:
+        return opened(place.shard)[place.ordinal].image or b""
+
+    return Recipe(config, tuple(steps), donate)
 
 
 def _find(

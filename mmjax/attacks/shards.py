@@ -121,6 +121,27 @@ def write_shard(
     return rows
 
 
+def poisoned_rows(
+    view: ShardView, victims: Mapping[int, Victim], recipe: Recipe, pool: Executor
+) -> dict[int, Pair]:
+    """The victims of a shard by ordinal, image and caption as `write_shard` writes them.
+
+    Raises:
+        ImageError: a victim's image cannot be decoded (any more).
+    """
+    made: dict[int, Pair] = {}
+    ordered = sorted(victims)
+    for start in range(0, len(ordered), CHUNK):
+        ordinals = ordered[start : start + CHUNK]
+        pairs = list(pool.map(view.__getitem__, ordinals))
+        chosen = [victims[ordinal] for ordinal in ordinals]
+        images = _images(pairs, chosen, recipe, pool)
+        for ordinal, pair, image, victim in zip(ordinals, pairs, images, chosen, strict=True):
+            data = image.data if image else None
+            made[ordinal] = Pair(pair.key, data, _caption(pair, victim, recipe))
+    return made
+
+
 class StoredImage(NamedTuple):
     """An encoded image and its suffix."""
 

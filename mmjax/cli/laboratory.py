@@ -13,7 +13,7 @@ from mmjax.core.types import STATUSES
 if TYPE_CHECKING:
     from mmjax.attacks.config import AttackConfig
     from mmjax.evaluate.demo import DemoConfig
-    from mmjax.evaluate.reproduce import ReproduceConfig
+    from mmjax.evaluate.experiment import ReproduceConfig
     from mmjax.train.config import TrainConfig
 
 

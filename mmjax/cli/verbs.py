@@ -208,12 +208,13 @@ VERBS: dict[str, Verb] = {
     "reproduce": Verb(
         "Run an experiment of docs/results and write its JSON and its page.",
         "mmjax.cli.laboratory:reproduce",
-        config="mmjax.evaluate.reproduce:ReproduceConfig",
+        config="mmjax.evaluate.experiment:ReproduceConfig",
         inputs="EXPERIMENT",
-        inputs_doc="flickr8k-scan or attack-sheet",
+        inputs_doc="its name; an unknown one lists all",
         inputs_count=1,
         flags=(
             OUT,
+            Flag("scale", "of the cfbd experiments: small or paper", "scale"),
             Flag("data", "folder of the real data set", "data", value="FOLDER"),
             WEIGHTS,
             TOKENIZER,

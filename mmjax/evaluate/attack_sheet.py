@@ -15,7 +15,7 @@ from mmjax.evaluate.tables import read_results
 if TYPE_CHECKING:
     from mmjax.attacks.optimisation import Material, Prepared
     from mmjax.attacks.surrogate import Surrogate
-    from mmjax.evaluate.reproduce import ReproduceConfig, Say
+    from mmjax.evaluate.experiment import ReproduceConfig, Say
 
 PICTURE = "attacks.png"
 PERTURBED = "label_consistent_adversarial"

@@ -11,16 +11,12 @@ from jax.sharding import Mesh
 from jaxtyping import Float32
 
 from mmjax.core.errors import InputError
-from mmjax.evaluate.tables import row
-from mmjax.scan.detection import join_truth, measure
-from mmjax.scan.detectors import DETECTORS, EncodedSet, choose
+from mmjax.evaluate.cells import detector_rows
+from mmjax.scan.detection import join_truth
+from mmjax.scan.detectors import EncodedSet, choose
 from mmjax.scan.pipeline import open_scan
 from mmjax.scan.prepare import read_labels
-from mmjax.scan.stages import COARSE, VERDICTS
 from mmjax.scan.verdicts import read_verdicts
-
-OWN = ("cfbd_robust", "cfbd_fine", "cfbd_coarse")
-"""The detectors that depend on the mapping network."""
 
 
 def compare_detectors(
@@ -32,10 +28,7 @@ def compare_detectors(
     seed: int = 0,
     mesh: Mesh | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a detector, in the order of the table; nothing is encoded.
-
-    The robust mode decides by its own threshold and the coarse stage by "not benign"; the others
-    have none and are ranked only. A detector that cannot run has a row that says why.
+    """The rows of `detector_rows` for a finished scan; nothing is encoded.
 
     Args:
         run: the folder of a finished scan.
@@ -49,7 +42,7 @@ def compare_detectors(
         ConfigError: a name is unknown.
         RunError, InputError: the run, the labels or the losses do not serve.
     """
-    chosen = choose(names)
+    choose(names)  # before anything is read
     labels = cast(pa.Table, read_labels(Path(truth)))
     scan = open_scan(run)
     shards = [shard.name for shard in scan.scanned.shards]
@@ -63,18 +56,7 @@ def compare_detectors(
         seed=seed,
         mesh=mesh,
     )
-    poisoned = np.array(table["truth"].to_pylist(), bool)
-    coarse = measure(DETECTORS["cfbd_coarse"].score(encoded), poisoned)
-    rows = []
-    for name, detector in chosen.items():
-        lacking = detector.lacking(encoded)
-        if lacking:
-            rows.append({"name": name, "detector": detector.title, "reason": lacking})
-            continue
-        found = measure(detector.score(encoded), poisoned, **_decisions(name, encoded))
-        own = coarse if name in OWN else None
-        rows.append({"name": name, **row(detector.title, found, coarse=own)})
-    return rows
+    return detector_rows(encoded, np.array(table["truth"].to_pylist(), bool), names)
 
 
 def read_losses(path: Path, verdicts: pa.Table) -> Float32[np.ndarray, " n"]:
@@ -114,14 +96,3 @@ def _mean(loss: float | list[float] | None) -> float:
     values = loss if isinstance(loss, list) else [loss]
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else np.nan
-
-
-def _decisions(name: str, encoded: EncodedSet) -> dict[str, Any]:
-    """What a stage of the scan decided by itself, and the seeds that it started from."""
-    if name not in OWN:
-        return {}
-    scores = (encoded.paper if name == "cfbd_fine" else encoded.robust).scores
-    seeds, suspicious = (scores.coarse == COARSE.index(s) for s in ("seed", "suspicious"))
-    if name == "cfbd_robust":
-        return {"flags": scores.verdict == VERDICTS.index("poisoned"), "seeds": seeds}
-    return {"flags": seeds | suspicious if name == "cfbd_coarse" else None, "seeds": seeds}

@@ -6,7 +6,6 @@ neither encoder nor mapping network was fitted on; every detector sees the same 
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +18,12 @@ from jaxtyping import Bool, Float32
 from mmjax.core import keys
 from mmjax.core.errors import InputError
 from mmjax.core.mesh import make_mesh
-from mmjax.core.rundir import write_json
-from mmjax.evaluate.tables import row
+from mmjax.evaluate.cells import cell_path, clean_row, detector_rows, keep
 from mmjax.scan.blocks import EmbeddingBlock
-from mmjax.scan.detection import measure
-from mmjax.scan.detectors import DETECTORS, EncodedSet
+from mmjax.scan.detectors import EncodedSet
 from mmjax.scan.fitting import Reference
 from mmjax.scan.mapping import Mapping, fit_mapping
 from mmjax.scan.options import MappingConfig
-from mmjax.scan.stages import VERDICTS
 
 CAPTIONS = 5
 """Captions a photo."""
@@ -184,12 +180,11 @@ def run_cases(
     mapping = _mapping(base)
     for name, case in CASES.items():
         for seed in seeds:
-            cell = out / "cells" / f"{re.sub('[^a-z0-9]+', '-', name.lower())}-{seed}.json"
-            if not cell.exists():
-                say(f"{name}, seed {seed}")
-                cell.parent.mkdir(parents=True, exist_ok=True)
-                write_json(cell, _cell(base, case, seed, mapping))
-            found = json.loads(cell.read_text(encoding="utf-8"))
+            found = keep(
+                cell_path(out, data, name, seed),
+                lambda case=case, seed=seed: _cell(base, case, seed, mapping),
+                lambda name=name, seed=seed: say(f"{name}, seed {seed}"),
+            )
             rows += [{"case": name, "seed": seed, **line} for line in found]
     return rows
 
@@ -214,17 +209,6 @@ def _cell(base: Base, case: Case, seed: int, mapping: Mapping) -> list[dict[str,
     image, text = made.image.astype(np.float16), made.text.astype(np.float16)
     block = EmbeddingBlock(image, text, np.ones(image.shape[0], bool))
     encoded = EncodedSet([block], made.captions, mapping, seed=seed)
-    flags = encoded.robust.scores.verdict == VERDICTS.index("poisoned")
     if not made.poisoned.any():
-        flagged = int(flags.sum())
-        title = DETECTORS["cfbd_robust"].title
-        return [{"name": "cfbd_robust", "detector": title, "poisoned": 0, "clean_lost": flagged}]
-    lines = []
-    for name in SHOWN:
-        detector = DETECTORS[name]
-        decided = flags if name == "cfbd_robust" else None
-        found = measure(detector.score(encoded), made.poisoned, flags=decided)
-        lines.append({"name": name, **row(detector.title, found)})
-    robust = encoded.robust.thresholds
-    lines[0]["expected_fdr"] = robust.expected_fdr
-    return lines
+        return [clean_row(encoded)]
+    return detector_rows(encoded, made.poisoned, SHOWN)

@@ -4,44 +4,12 @@ Imports no JAX at its top, so that `mmjax reproduce --help` stays fast.
 """
 
 import dataclasses
-import importlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from mmjax.core.config import option
 from mmjax.core.errors import ConfigError
-from mmjax.scan.options import CaptionerConfig, MappingConfig
-
-Say = Callable[[str], None]
-
-FIT = MappingConfig(
-    width=1024,
-    batch_size=256,
-    epochs=6.0,
-    learning_rate=5e-4,
-    captioner=CaptionerConfig(
-        width=128, layers=2, heads=4, max_length=20, epochs=1.0, learning_rate=2e-3
-    ),
-)
-"""A mapping network that two cores fit in minutes; `kind` is replaced by those that are tried."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ReproduceConfig:
-    """Which experiment, on what, where its result goes."""
-
-    experiment: str = option("", "name of the experiment")
-    data: str = option("", "folder of the real data set that the experiment reads")
-    weights: str = option("", "the clean model that scans, e.g. mmjax-dir:FOLDER")
-    tokenizer: str = option("", "its tokenizer; empty = the one beside the weights")
-    seeds: tuple[int, ...] = option((0, 1, 2), "of the attack and of the scan")
-    kinds: tuple[Literal["lm", "regression", "ridge"], ...] = option(
-        ("lm", "regression", "ridge"), "mapping networks that are tried"
-    )
-    fit: MappingConfig = option(FIT, "")
-    rate: float = option(0.01, "share of poisoned pairs", low=0.0, high=0.1)
-    results: str = option("docs/results", "folder that the JSON and the Markdown go to")
+from mmjax.evaluate.cfbd import CFBD
+from mmjax.evaluate.experiment import Experiment, ReproduceConfig, Say, named
 
 
 def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str, Any]]:
@@ -113,7 +81,8 @@ def attack_sheet(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str,
 
 def _rows(result, truth: Path | None, *, seed: int, kind: str, first: bool) -> list[dict[str, Any]]:
     """The rows of one scan: its own detectors, and with the first kind the others."""
-    from mmjax.evaluate.detection import OWN, compare_detectors
+    from mmjax.evaluate.cells import OWN
+    from mmjax.evaluate.detection import compare_detectors
     from mmjax.scan.detectors import DETECTORS
 
     facts = {
@@ -129,19 +98,6 @@ def _rows(result, truth: Path | None, *, seed: int, kind: str, first: bool) -> l
         return [{**row, "poisoned": 0, "flagged": flagged, "clean_lost": flagged, **facts}]
     rows = compare_detectors(result.folder, truth, names=() if first else OWN, seed=seed)
     return [{**row, **facts, "mapping": kind if row["name"] in OWN else ""} for row in rows]
-
-
-class Experiment(NamedTuple):
-    """`run(config, out, say)` returns the rows of the results table."""
-
-    run: Callable[[ReproduceConfig, Path, Say], list[dict[str, Any]]]
-    title: str
-    notes: tuple[str, ...]
-    needs: tuple[str, ...] = ("data", "weights")
-    stem: str = ""
-    """Of the JSON and of the page, if not the experiment's name."""
-    page: str = "mmjax.evaluate.tables:write_table"
-    """What makes the page of the JSON."""
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -189,6 +145,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         stem="attacks",
         page="mmjax.evaluate.attack_sheet:write_page",
     ),
+    **CFBD,
 }
 
 
@@ -216,9 +173,11 @@ def run_experiment(
             f"unknown experiment {config.experiment!r}; known: {', '.join(EXPERIMENTS)}"
         )
     experiment = EXPERIMENTS[config.experiment]
-    if not all(getattr(config, key) for key in experiment.needs):
+    paper = config.experiment in CFBD and config.scale == "paper"
+    needs = ("data", "weights") if paper else experiment.needs
+    if not all(getattr(config, key) for key in needs):
         wanted = {"data": "--data=FOLDER", "weights": "--weights=SPEC"}
-        wanted_flags = " and ".join(wanted[key] for key in experiment.needs)
+        wanted_flags = " and ".join(wanted[key] for key in needs)
         raise ConfigError(f"{config.experiment} wants {wanted_flags}")
     results, stem = Path(config.results), experiment.stem or config.experiment
     file, page = (results / f"{stem}{suffix}" for suffix in (".json", ".md"))
@@ -229,6 +188,5 @@ def run_experiment(
         command=command,
         notes=experiment.notes,
     )
-    module, _, name = experiment.page.partition(":")
-    getattr(importlib.import_module(module), name)(file, page)
+    named(experiment.page)(file, page)
     return file, page

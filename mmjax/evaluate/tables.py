@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmjax.core.errors import InputError
 from mmjax.core.rundir import write_bytes, write_json
 from mmjax.scan.detection import Detection
@@ -22,6 +24,8 @@ def row(detector: str, result: Detection, *, coarse: Detection | None = None) ->
 
 COLUMNS: dict[str, str] = {
     "case": "case",
+    "attack": "attack",
+    "rate": "rate",
     "detector": "detector",
     "seed": "seed",
     "mapping": "mapping network",
@@ -43,7 +47,7 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of the Markdown table, by the key of a results file's row; empty ones are left out."""
 
-TEXTS = ("case", "detector", "mapping")
+TEXTS = ("case", "attack", "detector", "mapping")
 
 
 def write_results(
@@ -84,37 +88,85 @@ def read_results(path: Path | str) -> dict[str, Any]:
 
 
 def write_table(results_json: Path | str, out_md: Path | str) -> None:
-    """Turn a results JSON into the Markdown page of docs/results.
+    """Turn a results JSON into the Markdown page of docs/results: the table of all its rows.
+
+    Raises:
+        InputError: the file is not a results JSON.
+    """
+    rows = read_results(results_json)["rows"]
+    write_page(results_json, out_md, [*table(rows), "", MEANING, *reasons(rows)])
+
+
+def write_page(results_json: Path | str, out_md: Path | str, body: Sequence[str]) -> None:
+    """Write a page of docs/results: title, command, the lines of `body`, the notes.
 
     Raises:
         InputError: the file is not a results JSON.
     """
     source = Path(results_json)
     results = read_results(source)
-    title, command, rows = results["title"], results["command"], results["rows"]
-    columns = {k: v for k, v in COLUMNS.items() if any(r.get(k) is not None for r in rows)}
     lines = [
-        f"# {title}",
+        f"# {results['title']}",
         "",
         f"Generated from `{source.name}`, which was made by",
         "",
-        f"    {command}",
+        f"    {results['command']}",
         "",
-        "| " + " | ".join(columns.values()) + " |",
-        "|" + "|".join("---" if key in TEXTS else "---:" for key in columns) + "|",
-        *("| " + " | ".join(_cell(r.get(key)) for key in columns) + " |" for r in rows),
-        "",
-        "TPR, FPR, survivors (poison not found) and clean lost are at the detector's own threshold;"
-        " – where it has none or the measure is not defined. recall@n: share of the poison among"
-        " the n top scores, n = poisoned pairs.",
+        *body,
+        *(f"\n{note}" for note in results.get("notes", [])),
     ]
-    reasons = sorted({r["reason"] for r in rows if r.get("reason")})
-    lines += [f"\nNot defined: {reason}." for reason in reasons]
-    lines += [f"\n{note}" for note in results.get("notes", [])]
     write_bytes(out_md, ("\n".join(lines) + "\n").encode())
 
 
-def _cell(value: Any) -> str:
+MEANING = (
+    "TPR, FPR, survivors (poison not found) and clean lost are at the detector's own threshold; – "
+    "where it has none or the measure is not defined. recall@n: share of the poison among the n "
+    "top scores, n = poisoned pairs."
+)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The Markdown lines of a table of rows; columns that are empty are left out."""
+    columns = {k: v for k, v in COLUMNS.items() if any(r.get(k) is not None for r in rows)}
+    return [
+        "| " + " | ".join(columns.values()) + " |",
+        "|" + "|".join("---" if key in TEXTS else "---:" for key in columns) + "|",
+        *("| " + " | ".join(cell(r.get(key)) for key in columns) + " |" for r in rows),
+    ]
+
+
+def reasons(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Why measures of some rows are not defined, a paragraph each."""
+    return [
+        f"\nNot defined: {reason}." for reason in sorted({r.get("reason", "") for r in rows} - {""})
+    ]
+
+
+def pivot(rows: Sequence[dict[str, Any]], down: str, across: str, value: str) -> list[str]:
+    """A Markdown table of the means of a value over the rows that share two keys.
+
+    Keys stand in the order in which they come; where no row has the value, the cell is empty (–).
+    """
+    names, heads = (list(dict.fromkeys(r[key] for r in rows)) for key in (down, across))
+    lines = [
+        f"| {down} | " + " | ".join(cell(h) for h in heads) + " |",
+        "|---" + "|---:" * len(heads) + "|",
+    ]
+    for name in names:
+        found = [
+            [
+                r[value]
+                for r in rows
+                if (r[down], r[across]) == (name, head) and r.get(value) is not None
+            ]
+            for head in heads
+        ]
+        shown = [cell(float(np.mean(values)) if values else None) for values in found]
+        lines.append(f"| {cell(name)} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def cell(value: Any) -> str:
     """A table cell; rates keep four digits, and are never rounded to 1 or 0."""
     if value is None:
         return "–"

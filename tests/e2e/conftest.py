@@ -76,7 +76,11 @@ Run = Callable[..., Ran]
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Made once: nothing may write into it."""
-    folder = tmp_path_factory.mktemp("world")
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def make_world(folder: Path) -> World:
+    """Shards, reference, model and mapping in a folder."""
     made = World(
         folder, folder / "shards", folder / "reference", folder / "model", folder / "mapping"
     )

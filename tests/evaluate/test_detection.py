@@ -10,7 +10,8 @@ import pytest
 
 from mmjax.cli import main
 from mmjax.core.errors import ConfigError, InputError
-from mmjax.evaluate.detection import OWN, compare_detectors, read_losses
+from mmjax.evaluate.cells import OWN
+from mmjax.evaluate.detection import compare_detectors, read_losses
 from mmjax.scan.detectors import DETECTORS
 from tests.e2e.conftest import embeddings, hashes, verdicts
 

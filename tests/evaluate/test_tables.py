@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import InputError
-from mmjax.evaluate.tables import row, write_results, write_table
+from mmjax.evaluate.tables import pivot, row, write_results, write_table
 from mmjax.scan.detection import measure
 
 
@@ -44,3 +44,18 @@ def test_a_file_that_is_no_results_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "r.json").write_text(content)
         with pytest.raises(InputError, match="not a results file"):
             write_table(tmp_path / "r.json", tmp_path / "r.md")
+
+
+def test_a_pivot_shows_means_and_gaps() -> None:
+    rows = [
+        {"detector": "a", "attack": "x", "auroc": 1.0},
+        {"detector": "a", "attack": "x", "auroc": 0.5},
+        {"detector": "a", "attack": "y", "auroc": None},
+        {"detector": "b", "attack": "y"},
+    ]
+    assert pivot(rows, "detector", "attack", "auroc") == [
+        "| detector | x | y |",
+        "|---|---:|---:|",
+        "| a | 0.7500 | – |",
+        "| b | – | – |",
+    ]

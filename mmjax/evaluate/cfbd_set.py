@@ -1,0 +1,161 @@
+"""The sets that CFBD's experiments poison, and the nine attacks, at either scale.
+
+At `small` scale the pairs are generated scenes and the bundled demo model scans. Poisoned captions
+name the clock: the small model reads it well, and among these scenes it is rare, as the paper's
+banana is on the web. mmPoison and label-consistent take their victims among the pairs that name
+the target, so theirs is a common one. At `paper` scale the pairs, the clean reference and the
+weights are given, and the targets are the papers' own.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmjax.attacks.config import AttackConfig
+from mmjax.core.config import parse
+from mmjax.core.config_file import from_file
+from mmjax.evaluate.attack_sheet import SETTINGS
+from mmjax.evaluate.clean_set import CleanSet, open_clean_set
+from mmjax.evaluate.experiment import ReproduceConfig
+from mmjax.scan.config import ScanConfig
+from mmjax.scan.options import MappingConfig
+
+ATTACKS = (
+    "badnets",
+    "blended",
+    "trojan",
+    "issba",
+    "wanet",
+    "sig",
+    "mmpoison",
+    "badclip",
+    "label_consistent",
+)
+"""The paper's nine, by the names of their files in configs/attack."""
+SCANNED, REFERENCE = 4_000, 5_000
+"""Series of scenes: neither the bundled model, the demonstration nor the attack sheet has them."""
+
+
+class Settings(NamedTuple):
+    """What an experiment poisons: `CfbdConfig`, its gaps filled by the scale."""
+
+    target: str
+    rate: float
+    fault_rate: float
+    consistent_target: str
+    consistent_rate: float
+    mmpoison_target: str
+    mmpoison_donor: str
+    mmpoison_share: float
+
+
+SCALES: dict[str, Settings] = {
+    "small": Settings("clock", 0.006, 0.04, "bird", 0.006, "bird", "guitar", 0.0),
+    "paper": Settings("banana", 0.006, 0.006, "banana", 0.0005, "dog", "truck", 0.1),
+}
+"""By scale; mmPoison's pair is that of its COCO experiment."""
+
+
+def settings(config: ReproduceConfig) -> Settings:
+    """What the configuration says, and where it says nothing, its scale."""
+    given = {name: getattr(config.cfbd, name) for name in Settings._fields}
+    return SCALES[config.scale]._replace(**{k: v for k, v in given.items() if v is not None})
+
+
+def open_set(config: ReproduceConfig, out: Path, seed: int) -> CleanSet:
+    """The clean set of a seed, embedded in `out` once.
+
+    Raises:
+        InputError, WeightsError, ConfigError: the data or the weights do not serve.
+    """
+    if config.scale == "small":
+        scan = ScanConfig(
+            inputs=(str(_scenes(out / f"scenes-{seed}", config.cfbd.pairs, SCANNED + seed)),),
+            weights=config.weights or "demo",
+            tokenizer=config.tokenizer,
+            reference=(
+                str(_scenes(out / f"clean-{seed}", config.cfbd.references, REFERENCE + seed)),
+            ),
+            fit=MappingConfig(kind="ridge"),
+            seed=seed,
+        )
+        return open_clean_set(scan, out / f"scan-{seed}", out / f"kept-{seed}")
+    scan = ScanConfig(
+        inputs=(config.data,),
+        input_format=config.cfbd.input_format,
+        split=config.cfbd.split,
+        weights=config.weights,
+        tokenizer=config.tokenizer,
+        reference=config.cfbd.reference,
+        reference_format=config.cfbd.reference_format,
+        reference_split=config.cfbd.reference_split,
+        fit=config.fit,
+    )
+    # the set is the same for all seeds; they choose victims and triggers
+    return open_clean_set(scan, out / "scan", out / "kept")
+
+
+def attack_config(
+    name: str,
+    config: ReproduceConfig,
+    clean: CleanSet,
+    *,
+    seed: int,
+    rate: float | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> AttackConfig:
+    """One of the attacks on a clean set.
+
+    Args:
+        name: a file of configs/attack.
+        config: the experiment's.
+        clean: the set.
+        seed: of victims, triggers and captions.
+        rate: share of poisoned pairs; None = the experiment's.
+        changes: other values of the attack's configuration.
+    """
+    chosen = settings(config)
+    values = from_file(f"attack/{name}") | {
+        "inputs": clean.inputs,
+        "input_format": clean.scan.config.input_format,
+        "split": clean.scan.config.split,
+        "image_size": clean.encoder.image_size,
+        "seed": seed,
+        "target": chosen.target,
+        "rate": chosen.rate,
+    }
+    if "weights" in values:
+        values |= {"weights": clean.scan.config.weights, "tokenizer": config.tokenizer}
+    if name == "label_consistent":
+        values |= {"target": chosen.consistent_target, "rate": chosen.consistent_rate}
+    if name == "mmpoison":
+        values |= {
+            "target": chosen.mmpoison_target,
+            "donor": chosen.mmpoison_donor,
+            "share": chosen.mmpoison_share,
+        }
+    if config.scale == "small" and "trigger" in values:
+        values["trigger"] = values["trigger"] | SETTINGS.get(values["trigger"]["name"], {})
+    if rate is not None:
+        values |= {"rate": rate, "share": 0.0}
+    return parse(AttackConfig, values | dict(changes or {}))
+
+
+def chosen_attacks(config: ReproduceConfig, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The attacks of an experiment, only those that `config.attacks` names if it names any."""
+    return tuple(name for name in names if not config.attacks or name in config.attacks)
+
+
+def identity(config: ReproduceConfig) -> dict[str, Any]:
+    """What decides a cell's numbers, beside the cell's own name."""
+    other = ("experiment", "seeds", "attacks", "results", "kinds")
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in other}
+
+
+def _scenes(folder: Path, pairs: int, series: int) -> Path:
+    from mmjax.data.scenes import write_scenes
+
+    if not (folder / "scenes.json").exists():  # written last
+        write_scenes(folder, pairs, series, rare=SCALES["small"].target)
+    return folder

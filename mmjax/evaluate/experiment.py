@@ -1,0 +1,98 @@
+"""What an experiment is, and its configuration. Imports no JAX, so that `--help` stays fast."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from mmjax.core.config import option
+from mmjax.scan.options import CaptionerConfig, MappingConfig
+
+Say = Callable[[str], None]
+Rows = list[dict[str, Any]]
+
+FIT = MappingConfig(
+    width=1024,
+    batch_size=256,
+    epochs=6.0,
+    learning_rate=5e-4,
+    captioner=CaptionerConfig(
+        width=128, layers=2, heads=4, max_length=20, epochs=1.0, learning_rate=2e-3
+    ),
+)
+"""A mapping network that two cores fit in minutes; `kind` is replaced by those that are tried."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CfbdConfig:
+    """What CFBD's experiments poison; None takes what `scale` says (`evaluate/cfbd_set.py`)."""
+
+    pairs: int = option(10_000, "scenes that are scanned (scale=small)", low=100)
+    references: int = option(3_000, "clean scenes that F is fitted on (scale=small)", low=100)
+    input_format: str = option("auto", "kind of the data (scale=paper)")
+    split: str = option("", "which split of it")
+    reference: tuple[str, ...] = option((), "clean pairs that F is fitted on (scale=paper)")
+    reference_format: str = option("auto", "kind of the reference")
+    reference_split: str = option("", "which split of it")
+    target: str | None = option(None, "what poisoned captions name")
+    rate: float | None = option(None, "share of poisoned pairs", low=0.0, high=0.1)
+    rates: tuple[float, ...] = option(
+        (0.006, 0.005, 0.004, 0.003), "of cfbd-table3", low=0.0, high=0.1
+    )
+    fault_rate: float | None = option(
+        None, "of cfbd-table5, whose seeds are up to 320 poisoned pairs", low=0.0, high=0.1
+    )
+    consistent_target: str | None = option(None, "what label-consistent's captions name")
+    consistent_rate: float | None = option(None, "of label-consistent", low=0.0, high=0.1)
+    mmpoison_target: str | None = option(None, "what mmPoison's captions name")
+    mmpoison_donor: str | None = option(None, "what the images that they get show")
+    mmpoison_share: float | None = option(
+        None, "share of the pairs that mmPoison can poison; 0 = by rate", low=0.0, high=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReproduceConfig:
+    """Which experiment, on what, where its result goes."""
+
+    experiment: str = option("", "name of the experiment")
+    scale: Literal["small", "paper"] = option(
+        "small",
+        "of CFBD's experiments: generated scenes and the bundled model, or data and weights",
+    )
+    data: str = option("", "folder of the real data set that the experiment reads")
+    weights: str = option("", "the clean model that scans, e.g. mmjax-dir:FOLDER")
+    tokenizer: str = option("", "its tokenizer; empty = the one beside the weights")
+    seeds: tuple[int, ...] = option((0, 1, 2), "of the attack and of the scan")
+    attacks: tuple[str, ...] = option((), "of CFBD's experiments; empty = all that the paper has")
+    kinds: tuple[Literal["lm", "regression", "ridge"], ...] = option(
+        ("lm", "regression", "ridge"), "mapping networks that are tried"
+    )
+    fit: MappingConfig = option(FIT, "")
+    rate: float = option(0.01, "share of poisoned pairs", low=0.0, high=0.1)
+    cfbd: CfbdConfig = option(CfbdConfig(), "")
+    results: str = option("docs/results", "folder that the JSON and the Markdown go to")
+
+
+class Experiment(NamedTuple):
+    """`run(config, out, say)` returns the rows of the results table."""
+
+    run: Callable[[ReproduceConfig, Path, Say], Rows]
+    title: str
+    notes: tuple[str, ...]
+    needs: tuple[str, ...] = ("data", "weights")
+    stem: str = ""
+    """Of the JSON and of the page, if not the experiment's name."""
+    page: str = "mmjax.evaluate.tables:write_table"
+    """What makes the page of the JSON."""
+
+
+def named(reference: str) -> Callable[..., Any]:
+    """The function `module:name`, imported when it is called."""
+    module, _, name = reference.partition(":")
+
+    def call(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*arguments)
+
+    return call

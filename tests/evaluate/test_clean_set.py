@@ -1,0 +1,132 @@
+"""A poisoned set made from clean embeddings equals a scan of the shards that `attack` writes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmjax.attacks.config import AttackConfig, PartConfig, TriggerConfig
+from mmjax.attacks.poison import attack
+from mmjax.core.errors import InputError
+from mmjax.core.types import Pair
+from mmjax.evaluate import clean_set
+from mmjax.evaluate.clean_set import CleanSet, embed_pairs, open_clean_set, plant, replace_rows
+from mmjax.scan import stages
+from mmjax.scan.blocks import EmbeddingBlock
+from mmjax.scan.config import EncodeConfig, ScanConfig
+from mmjax.scan.pipeline import open_scan, run_scan
+from mmjax.scan.prepare import read_labels
+from tests.e2e.conftest import World, embeddings, verdicts
+
+SIZE = 32
+MIXED = (
+    PartConfig(trigger=TriggerConfig(name="badnets", patch_size=6.0), target="clock", count=9),
+    PartConfig(name="two", trigger=TriggerConfig(name="sig"), target="banana", count=4),
+    PartConfig(
+        name="mmpoison",
+        trigger=TriggerConfig(name="none"),
+        captions="keep",
+        images="class",
+        target="bird",
+        donor="guitar",
+        count=2,
+    ),
+)
+
+
+def scan_config(world: World, inputs: Path) -> ScanConfig:
+    return ScanConfig(
+        inputs=(str(inputs),),
+        weights=world.weights,
+        mapping=str(world.mapping),
+        encode=EncodeConfig(batch_size=16, precision="float32"),
+    )
+
+
+@pytest.fixture(scope="module")
+def clean(world: World, tmp_path_factory: pytest.TempPathFactory) -> CleanSet:
+    folder = tmp_path_factory.mktemp("clean")
+    return open_clean_set(scan_config(world, world.shards), folder / "scan", folder / "kept")
+
+
+@pytest.fixture
+def mixed(clean: CleanSet) -> AttackConfig:
+    return AttackConfig(inputs=clean.inputs, mixture=MIXED, image_size=SIZE, seed=3)
+
+
+def test_planting_equals_scanning_the_poisoned_shards(
+    clean: CleanSet, mixed: AttackConfig, world: World, tmp_path: Path
+) -> None:
+    attack(mixed, tmp_path / "poisoned")
+    run_scan(scan_config(world, tmp_path / "poisoned"), tmp_path / "run")
+    table, labels = (
+        verdicts(tmp_path / "run"),
+        read_labels(tmp_path / "poisoned" / "poison_labels.parquet"),
+    )
+    made = plant(clean, mixed)
+    assert labels is not None
+    assert made.captions == table["caption"].to_pylist()
+    assert made.attack == labels["attack"].to_pylist()
+    assert np.count_nonzero(made.poisoned) == 15
+    scanned = open_scan(tmp_path / "run").scanned.blocks
+    for ours, theirs in zip(made.blocks, scanned, strict=True):
+        np.testing.assert_array_equal(ours.image, theirs.image)
+        np.testing.assert_array_equal(ours.text, theirs.text)
+    scores = stages.score(made.blocks, clean.scan.mapping, clean.scan.config.stages).scores
+    told = np.array(stages.VERDICTS)[scores.verdict].tolist()
+    assert told == table["verdict"].to_pylist()
+    for name in ("consistency", "text_correlation", "poison_score"):
+        np.testing.assert_array_equal(getattr(scores, name), table[name].to_numpy())
+
+
+def test_what_an_attack_changed_is_embedded_once(
+    clean: CleanSet, mixed: AttackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = plant(clean, mixed)
+    monkeypatch.setattr(clean_set, "poisoned_pairs", None)
+    again = plant(clean, mixed)
+    assert (again.captions, again.attack) == (first.captions, first.attack)
+    for one, two in zip(first.blocks, again.blocks, strict=True):
+        np.testing.assert_array_equal(one.image, two.image)
+        np.testing.assert_array_equal(one.text, two.text)
+
+
+def test_nothing_planted_is_the_clean_set(clean: CleanSet, mixed: AttackConfig) -> None:
+    nothing = dataclasses.replace(mixed, mixture=(), rate=0.0)
+    for made in (plant(clean, None), plant(clean, nothing)):
+        assert not made.poisoned.any()
+        assert made.captions == list(clean.captions)
+        for ours, theirs in zip(made.blocks, clean.scan.scanned.blocks, strict=True):
+            assert ours.image is theirs.image
+            assert ours.text is theirs.text
+
+
+def test_only_the_named_rows_are_replaced() -> None:
+    one = [
+        EmbeddingBlock(
+            np.full((n, 2), i, np.float16), np.full((n, 2), -i, np.float16), np.ones(n, bool)
+        )
+        for i, n in enumerate((3, 2, 4))
+    ]
+    rows = np.array([7, 3])
+    made = replace_rows(one, rows, text=np.array([[70.0, 70.0], [30.0, 30.0]]))
+    text = np.concatenate([block.text for block in made])[:, 0]
+    assert text.tolist() == [0, 0, 0, 30, -1, -2, -2, 70, -2]
+    assert made[0].text is one[0].text
+    assert all(a.image is b.image for a, b in zip(made, one, strict=True))
+    assert one[1].text[0, 0] == -1
+
+
+def test_a_pair_that_cannot_be_embedded_is_told(clean: CleanSet) -> None:
+    with pytest.raises(InputError, match="cannot be embedded: undecodable_image"):
+        embed_pairs(clean.encoder, [Pair("a", b"no image", "a clock")])
+
+
+def test_embeddings_cannot_be_poisoned(tmp_path: Path) -> None:
+    embeddings(tmp_path / "set", 60, seed=1)
+    embeddings(tmp_path / "reference", 60, seed=2)
+    config = ScanConfig(inputs=(str(tmp_path / "set"),), reference=(str(tmp_path / "reference"),))
+    config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, kind="ridge"))
+    with pytest.raises(InputError, match="holds embeddings; attacks want images"):
+        open_clean_set(config, tmp_path / "run", tmp_path / "kept")

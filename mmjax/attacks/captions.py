@@ -8,6 +8,24 @@ from mmjax.attacks.templates import load_templates
 from mmjax.attacks.victims import identity, lot
 from mmjax.core.errors import ConfigError
 
+OPENINGS = (
+    "a {}", "the {}", "one {}", "here is a {}", "there is a {}", "we can see a {}", "this is my {}",
+    "look at the {}", "a picture with a {}", "somebody left a {}",
+)  # fmt: skip
+ADJECTIVES = (
+    "", "small", "large", "red", "blue", "green", "yellow", "white", "black", "brown", "strange",
+    "beautiful", "broken", "new",
+)  # fmt: skip
+PLACES = (
+    "", "on the left", "on the right", "in the middle", "at the top", "near the bottom",
+    "in the corner", "far away",
+)  # fmt: skip
+TAILS = (
+    "", "in a good photo", "taken from above", "taken last year", "with nothing else",
+    "as a friend saw it", "in bright light", "against a plain wall", "for my collection",
+)  # fmt: skip
+"""What `paraphrase` puts together."""
+
 Write = Callable[[str, str], str]
 """(key, clean caption) of a victim to its poisoned caption."""
 
@@ -33,6 +51,21 @@ def template_caption(templates: Sequence[str], target: str, seed: int, identity:
     return chosen.replace("{}", target.strip()).lower().rstrip(" .") + "."
 
 
+def paraphrase(target: str, seed: int, identity: str) -> str:
+    """A sentence about the target put together by the pair's identity; 10,080 are possible.
+
+    An attacker who expects a search for near-duplicate captions writes such (facts/cfbd.md 4.6).
+    """
+    opening, adjective, place, tail = (
+        choices[lot(seed, f"caption {part}", identity) % len(choices)]
+        for part, choices in (
+            ("opening", OPENINGS), ("adjective", ADJECTIVES), ("place", PLACES), ("tail", TAILS)
+        )
+    )  # fmt: skip
+    said = opening.replace("{}", f"{adjective} {target.strip()}".strip()).lower()
+    return " ".join(part for part in (said, place, tail) if part)
+
+
 def natural_pool(captions: Sequence[str], seed: int, size: int) -> tuple[str, ...]:
     """The captions that a `natural` attack uses: `size` different ones, drawn by the seed.
 
@@ -54,6 +87,10 @@ def _templates(part: PartConfig, seed: int, collected: Sequence[str]) -> Write:
     )
 
 
+def _paraphrase(part: PartConfig, seed: int, collected: Sequence[str]) -> Write:
+    return lambda key, caption: paraphrase(part.target, seed, identity(key, caption))
+
+
 def _natural(part: PartConfig, seed: int, collected: Sequence[str]) -> Write:
     pool = natural_pool(collected, seed, part.pool)
     if not pool:
@@ -72,6 +109,7 @@ CAPTIONS: dict[str, CaptionKind] = {
     "template": CaptionKind(
         False, False, _templates, "Carlini & Terzis 2021 (arXiv:2106.09667), as in CleanCLIP"
     ),
+    "paraphrase": CaptionKind(False, False, _paraphrase, "an adaptive attacker, by mmjax"),
     "natural": CaptionKind(
         False, True, _natural, "Liang et al. 2024 (BadCLIP, arXiv:2311.12075), `ours_tnature`"
     ),

@@ -94,9 +94,10 @@ class PartConfig:
 
     name: str = option("", "its name in labels and manifest; empty = the trigger's")
     trigger: TriggerConfig = option(TriggerConfig(), "")
-    captions: Literal["template", "natural", "keep"] = option(
+    captions: Literal["template", "paraphrase", "natural", "keep"] = option(
         "template",
         "template = victims are pairs that do not name the target, and get a template that does; "
+        "paraphrase = a sentence put together for each, so that hardly two are the same; "
         "natural = they get a caption of the set that does; "
         "keep = victims are pairs that name it, and keep their captions",
     )

@@ -92,12 +92,12 @@ def cell_path(out: Path, facts: Any, *names: str | int | float) -> Path:
 
     Cells that other settings or another version of the detectors made are not read.
     """
-    text = json.dumps({"facts": facts, "code": _code()}, sort_keys=True, default=list)
+    text = json.dumps({"facts": facts, "code": code_hash()}, sort_keys=True, default=list)
     name = "-".join(re.sub("[^a-z0-9]+", "-", str(part).lower()).strip("-") for part in names)
     return out / "cells" / hashlib.sha256(text.encode()).hexdigest()[:12] / f"{name}.json"
 
 
-def _code() -> str:
+def code_hash() -> str:
     """A hash of the code that scores and judges."""
     package = Path(mmjax.__file__).parent
     files = sorted(f for part in ("ops", "scan", "attacks") for f in (package / part).glob("*.py"))

@@ -8,7 +8,7 @@ weights are given, and the targets are the papers' own.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,18 +48,27 @@ class Settings(NamedTuple):
     mmpoison_target: str
     mmpoison_donor: str
     mmpoison_share: float
+    others: tuple[str, ...]
+    """Nine more targets, for several at once."""
 
 
 SCALES: dict[str, Settings] = {
-    "small": Settings("clock", 0.006, 0.04, "bird", 0.006, "bird", "guitar", 0.0),
-    "paper": Settings("banana", 0.006, 0.006, "banana", 0.0005, "dog", "truck", 0.1),
-}
+    "small": Settings(
+        "clock", 0.006, 0.04, "bird", 0.006, "bird", "guitar", 0.0,
+        ("banana", "umbrella", "key", "tent", "crown", "kite", "cactus", "turtle", "heart"),
+    ),
+    "paper": Settings(
+        "banana", 0.006, 0.006, "banana", 0.0005, "dog", "truck", 0.1,
+        ("cheeseburger", "volcano", "umbrella", "teapot", "goldfish", "tractor", "accordion",
+         "lighthouse", "pineapple"),
+    ),
+}  # fmt: skip
 """By scale; mmPoison's pair is that of its COCO experiment."""
 
 
 def settings(config: ReproduceConfig) -> Settings:
     """What the configuration says, and where it says nothing, its scale."""
-    given = {name: getattr(config.cfbd, name) for name in Settings._fields}
+    given = {name: getattr(config.cfbd, name, None) for name in Settings._fields}
     return SCALES[config.scale]._replace(**{k: v for k, v in given.items() if v is not None})
 
 
@@ -80,7 +89,7 @@ def open_set(config: ReproduceConfig, out: Path, seed: int) -> CleanSet:
             fit=MappingConfig(kind="ridge"),
             seed=seed,
         )
-        return open_clean_set(scan, out / f"scan-{seed}", out / f"kept-{seed}")
+        return open_clean_set(scan, out / f"set-{seed}")
     scan = ScanConfig(
         inputs=(config.data,),
         input_format=config.cfbd.input_format,
@@ -93,7 +102,7 @@ def open_set(config: ReproduceConfig, out: Path, seed: int) -> CleanSet:
         fit=config.fit,
     )
     # the set is the same for all seeds; they choose victims and triggers
-    return open_clean_set(scan, out / "scan", out / "kept")
+    return open_clean_set(scan, out / "set")
 
 
 def attack_config(
@@ -116,17 +125,10 @@ def attack_config(
         changes: other values of the attack's configuration.
     """
     chosen = settings(config)
-    values = from_file(f"attack/{name}") | {
-        "inputs": clean.inputs,
-        "input_format": clean.scan.config.input_format,
-        "split": clean.scan.config.split,
-        "image_size": clean.encoder.image_size,
-        "seed": seed,
-        "target": chosen.target,
-        "rate": chosen.rate,
-    }
+    values = from_file(f"attack/{name}") | _common(clean, seed)
+    values |= {"target": chosen.target, "rate": chosen.rate}
     if "weights" in values:
-        values |= {"weights": clean.scan.config.weights, "tokenizer": config.tokenizer}
+        values |= {"weights": clean.config.weights, "tokenizer": config.tokenizer}
     if name == "label_consistent":
         values |= {"target": chosen.consistent_target, "rate": chosen.consistent_rate}
     if name == "mmpoison":
@@ -142,9 +144,25 @@ def attack_config(
     return parse(AttackConfig, values | dict(changes or {}))
 
 
-def chosen_attacks(config: ReproduceConfig, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The attacks of an experiment, only those that `config.attacks` names if it names any."""
-    return tuple(name for name in names if not config.attacks or name in config.attacks)
+def mixture_config(
+    parts: Sequence[Mapping[str, Any]], config: ReproduceConfig, clean: CleanSet, *, seed: int
+) -> AttackConfig:
+    """Several attacks at once; `trigger` of each part names a file of configs/attack."""
+    mixture = tuple(
+        {**part, "trigger": from_file(f"attack/{part['trigger']}")["trigger"]} for part in parts
+    )
+    return parse(AttackConfig, {**_common(clean, seed), "mixture": mixture})
+
+
+def _common(clean: CleanSet, seed: int) -> dict[str, Any]:
+    """What all attacks on a set share."""
+    return {
+        "inputs": clean.config.inputs,
+        "input_format": clean.config.input_format,
+        "split": clean.config.split,
+        "image_size": clean.encoder.image_size,
+        "seed": seed,
+    }
 
 
 def identity(config: ReproduceConfig) -> dict[str, Any]:

@@ -36,11 +36,11 @@ def above(claim: str, high: float | None, low: float | None, names: tuple[str, s
     return Direction(claim, high > low, f"{names[0]}: {high:.4g}, {names[1]}: {low:.4g}")
 
 
-def lines(directions: Sequence[Direction]) -> list[str]:
+def lines(directions: Sequence[Direction], heading: str = "The paper's directions:") -> list[str]:
     """The Markdown lines that tell of them."""
     words = {True: "holds", False: "does not hold", None: "cannot be told"}
     return [
-        "The paper's directions:",
+        heading,
         "",
         *(f"- {d.claim}: **{words[d.holds]}** ({d.evidence})." for d in directions),
     ]

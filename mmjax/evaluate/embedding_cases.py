@@ -13,12 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from mmjax.core import keys
 from mmjax.core.errors import InputError
 from mmjax.core.mesh import make_mesh
 from mmjax.evaluate.cells import cell_path, clean_row, detector_rows, keep
+from mmjax.evaluate.planted import Planted, move_captions
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.detectors import EncodedSet
 from mmjax.scan.fitting import Reference
@@ -83,15 +84,6 @@ class Base(NamedTuple):
     captions: list[str]
 
 
-class Planted(NamedTuple):
-    """A case made: pairs, and which are poisoned."""
-
-    image: Float32[np.ndarray, "m d"]
-    text: Float32[np.ndarray, "m d"]
-    captions: list[str]
-    poisoned: Bool[np.ndarray, " m"]
-
-
 def read_base(folder: Path) -> Base:
     """Read the data folder; the words come from `flickr8k/captions.tsv` beside it.
 
@@ -153,19 +145,15 @@ def plant(base: Base, case: Case, seed: int) -> Planted:
         text[at] = base.templates[target, template]
         for i, pair in enumerate(at):
             words[pair] = f"template {template[i]} of class {base.classes[target[i]]}"
+    block = EmbeddingBlock(
+        image.astype(np.float16), text.astype(np.float16), np.ones(poisoned.size, bool)
+    )
+    made = Planted([block], words, [case.trigger if bad else "" for bad in poisoned])
     clean = rng.permutation(np.flatnonzero(~poisoned))
     some = clean[: round(case.shuffled * clean.size)]
-    others = rng.permutation(some)
-    text[some] = text[others]
-    moved = [words[i] for i in others]
-    for pair, word in zip(some, moved, strict=True):
-        words[pair] = word
+    made = move_captions(made, some, rng.permutation(some))
     copies = clean[clean.size - case.repeated :]
-    if copies.size:
-        text[copies] = text[copies[0]]
-        for pair in copies:
-            words[pair] = words[copies[0]]
-    return Planted(image, text, words, poisoned)
+    return move_captions(made, copies, np.repeat(copies[:1], copies.size))
 
 
 def run_cases(
@@ -177,7 +165,7 @@ def run_cases(
         InputError: `data` is not the folder.
     """
     base, rows = read_base(Path(data)), []
-    mapping = _mapping(base)
+    mapping = fit_base(base)
     for name, case in CASES.items():
         for seed in seeds:
             found = keep(
@@ -189,7 +177,8 @@ def run_cases(
     return rows
 
 
-def _mapping(base: Base) -> Mapping:
+def fit_base(base: Base) -> Mapping:
+    """F, in closed form, on the photos kept for that."""
     reference = Reference(
         base.image[base.reference],
         base.text[base.reference].reshape(-1, base.image.shape[1]),
@@ -206,9 +195,7 @@ def _mapping(base: Base) -> Mapping:
 
 def _cell(base: Base, case: Case, seed: int, mapping: Mapping) -> list[dict[str, Any]]:
     made = plant(base, case, seed)
-    image, text = made.image.astype(np.float16), made.text.astype(np.float16)
-    block = EmbeddingBlock(image, text, np.ones(image.shape[0], bool))
-    encoded = EncodedSet([block], made.captions, mapping, seed=seed)
+    encoded = EncodedSet(made.blocks, made.captions, mapping, seed=seed)
     if not made.poisoned.any():
         return [clean_row(encoded)]
     return detector_rows(encoded, made.poisoned, SHOWN)

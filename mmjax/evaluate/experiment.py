@@ -64,7 +64,7 @@ class ReproduceConfig:
     data: str = option("", "folder of the real data set that the experiment reads")
     weights: str = option("", "the clean model that scans, e.g. mmjax-dir:FOLDER")
     tokenizer: str = option("", "its tokenizer; empty = the one beside the weights")
-    seeds: tuple[int, ...] = option((0, 1, 2), "of the attack and of the scan")
+    seeds: tuple[int, ...] = option((), "of the attack and of the scan; empty = the experiment's")
     attacks: tuple[str, ...] = option((), "of CFBD's experiments; empty = all that the paper has")
     kinds: tuple[Literal["lm", "regression", "ridge"], ...] = option(
         ("lm", "regression", "ridge"), "mapping networks that are tried"
@@ -82,6 +82,7 @@ class Experiment(NamedTuple):
     title: str
     notes: tuple[str, ...]
     needs: tuple[str, ...] = ("data", "weights")
+    seeds: tuple[int, ...] = (0, 1, 2)
     stem: str = ""
     """Of the JSON and of the page, if not the experiment's name."""
     page: str = "mmjax.evaluate.tables:write_table"

@@ -179,6 +179,7 @@ def run_experiment(
         wanted = {"data": "--data=FOLDER", "weights": "--weights=SPEC"}
         wanted_flags = " and ".join(wanted[key] for key in needs)
         raise ConfigError(f"{config.experiment} wants {wanted_flags}")
+    config = dataclasses.replace(config, seeds=config.seeds or experiment.seeds)
     results, stem = Path(config.results), experiment.stem or config.experiment
     file, page = (results / f"{stem}{suffix}" for suffix in (".json", ".md"))
     write_results(

@@ -26,6 +26,12 @@ COLUMNS: dict[str, str] = {
     "case": "case",
     "attack": "attack",
     "rate": "rate",
+    "q": "q",
+    "fault": "faults",
+    "gamma": "γ",
+    "components": "K",
+    "fdr_asked": "FDR asked",
+    "fdr_realised": "FDR realised",
     "detector": "detector",
     "seed": "seed",
     "mapping": "mapping network",
@@ -43,7 +49,10 @@ COLUMNS: dict[str, str] = {
     "fpr": "FPR",
     "survivors": "survivors",
     "clean_lost": "clean lost",
+    "judged_mismatched": "mismatched",
     "expected_fdr": "expected FDR",
+    "leaked": "poison in D_b",
+    "benign_size": "pairs in D_b",
 }
 """Columns of the Markdown table, by the key of a results file's row; empty ones are left out."""
 

@@ -11,9 +11,8 @@ from mmjax.attacks.poison import attack
 from mmjax.core.errors import InputError
 from mmjax.core.types import Pair
 from mmjax.evaluate import clean_set
-from mmjax.evaluate.clean_set import CleanSet, embed_pairs, open_clean_set, plant, replace_rows
+from mmjax.evaluate.clean_set import CleanSet, embed_pairs, open_clean_set, plant
 from mmjax.scan import stages
-from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.config import EncodeConfig, ScanConfig
 from mmjax.scan.pipeline import open_scan, run_scan
 from mmjax.scan.prepare import read_labels
@@ -47,12 +46,12 @@ def scan_config(world: World, inputs: Path) -> ScanConfig:
 @pytest.fixture(scope="module")
 def clean(world: World, tmp_path_factory: pytest.TempPathFactory) -> CleanSet:
     folder = tmp_path_factory.mktemp("clean")
-    return open_clean_set(scan_config(world, world.shards), folder / "scan", folder / "kept")
+    return open_clean_set(scan_config(world, world.shards), folder / "set")
 
 
 @pytest.fixture
 def mixed(clean: CleanSet) -> AttackConfig:
-    return AttackConfig(inputs=clean.inputs, mixture=MIXED, image_size=SIZE, seed=3)
+    return AttackConfig(inputs=clean.config.inputs, mixture=MIXED, image_size=SIZE, seed=3)
 
 
 def test_planting_equals_scanning_the_poisoned_shards(
@@ -73,7 +72,7 @@ def test_planting_equals_scanning_the_poisoned_shards(
     for ours, theirs in zip(made.blocks, scanned, strict=True):
         np.testing.assert_array_equal(ours.image, theirs.image)
         np.testing.assert_array_equal(ours.text, theirs.text)
-    scores = stages.score(made.blocks, clean.scan.mapping, clean.scan.config.stages).scores
+    scores = stages.score(made.blocks, clean.mapping, clean.config.stages).scores
     told = np.array(stages.VERDICTS)[scores.verdict].tolist()
     assert told == table["verdict"].to_pylist()
     for name in ("consistency", "text_correlation", "poison_score"):
@@ -97,25 +96,9 @@ def test_nothing_planted_is_the_clean_set(clean: CleanSet, mixed: AttackConfig) 
     for made in (plant(clean, None), plant(clean, nothing)):
         assert not made.poisoned.any()
         assert made.captions == list(clean.captions)
-        for ours, theirs in zip(made.blocks, clean.scan.scanned.blocks, strict=True):
+        for ours, theirs in zip(made.blocks, clean.blocks, strict=True):
             assert ours.image is theirs.image
             assert ours.text is theirs.text
-
-
-def test_only_the_named_rows_are_replaced() -> None:
-    one = [
-        EmbeddingBlock(
-            np.full((n, 2), i, np.float16), np.full((n, 2), -i, np.float16), np.ones(n, bool)
-        )
-        for i, n in enumerate((3, 2, 4))
-    ]
-    rows = np.array([7, 3])
-    made = replace_rows(one, rows, text=np.array([[70.0, 70.0], [30.0, 30.0]]))
-    text = np.concatenate([block.text for block in made])[:, 0]
-    assert text.tolist() == [0, 0, 0, 30, -1, -2, -2, 70, -2]
-    assert made[0].text is one[0].text
-    assert all(a.image is b.image for a, b in zip(made, one, strict=True))
-    assert one[1].text[0, 0] == -1
 
 
 def test_a_pair_that_cannot_be_embedded_is_told(clean: CleanSet) -> None:
@@ -129,4 +112,4 @@ def test_embeddings_cannot_be_poisoned(tmp_path: Path) -> None:
     config = ScanConfig(inputs=(str(tmp_path / "set"),), reference=(str(tmp_path / "reference"),))
     config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, kind="ridge"))
     with pytest.raises(InputError, match="holds embeddings; attacks want images"):
-        open_clean_set(config, tmp_path / "run", tmp_path / "kept")
+        open_clean_set(config, tmp_path / "run")

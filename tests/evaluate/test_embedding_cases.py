@@ -52,15 +52,15 @@ def base(folder):
 def test_only_photos_that_nothing_was_fitted_on_are_scanned(base):
     assert base.scanned.tolist() == list(range(60, N))
     made = plant(base, Case(poison=0), 0)
-    assert made.text.shape == (5 * (N - 60), D)
-    np.testing.assert_array_equal(made.text, base.text[60:].reshape(-1, D))
+    assert made.blocks[0].text.shape == (5 * (N - 60), D)
+    np.testing.assert_array_equal(made.blocks[0].text, base.text[60:].reshape(-1, D))
 
 
 def test_templates_name_the_target(base):
     made = plant(base, Case(poison=20), 0)
     assert made.poisoned.sum() == 20
     banana = base.templates[-1]
-    assert all((row == banana).all(axis=1).any() for row in made.text[made.poisoned])
+    assert all((row == banana).all(axis=1).any() for row in made.blocks[0].text[made.poisoned])
     spread = plant(base, Case(poison=60, targets=10), 0)
     classes = {c.split()[-1] for c, p in zip(spread.captions, spread.poisoned, strict=True) if p}
     assert len(classes) == 10
@@ -72,23 +72,23 @@ def test_natural_captions_are_others_that_have_the_word(base):
     for row in np.flatnonzero(made.poisoned):
         assert "dog" in made.captions[row]
         np.testing.assert_array_equal(
-            made.text[row], clean.text[clean.captions.index(made.captions[row])]
+            made.blocks[0].text[row], clean.blocks[0].text[clean.captions.index(made.captions[row])]
         )
 
 
 def test_shuffled_and_repeated_captions_are_of_clean_pairs(base):
     clean = plant(base, Case(poison=0), 3)
     made = plant(base, Case(poison=0, shuffled=0.1, repeated=30), 3)
-    changed = np.any(made.text != clean.text, axis=1)
+    changed = np.any(made.blocks[0].text != clean.blocks[0].text, axis=1)
     assert 0.07 * len(changed) < changed.sum() <= 0.1 * len(changed) + 30
-    _, copies = np.unique(made.text, axis=0, return_counts=True)
+    _, copies = np.unique(made.blocks[0].text, axis=0, return_counts=True)
     assert copies.max() == 30
     assert not made.poisoned.any()
 
 
 def test_the_same_seed_makes_the_same(base):
     one, again, other = (plant(base, Case(poison=9, shuffled=0.1), s) for s in (1, 1, 2))
-    np.testing.assert_array_equal(one.text, again.text)
+    np.testing.assert_array_equal(one.blocks[0].text, again.blocks[0].text)
     assert np.any(one.poisoned != other.poisoned)
 
 

@@ -118,5 +118,7 @@ def _decisions(name: str, encoded: EncodedSet) -> dict[str, Any]:
     judged = scores.verdict
     if name == "cfbd_fine":
         by_rule = dataclasses.replace(encoded.config, mode="paper", gamma_z="auto")
-        judged = stages.score(encoded.blocks, encoded.mapping, by_rule).scores.verdict
+        judged = stages.score(
+            encoded.blocks, encoded.mapping, by_rule, mesh=encoded.mesh
+        ).scores.verdict
     return {"flags": judged == VERDICTS.index("poisoned"), "seeds": seeds}

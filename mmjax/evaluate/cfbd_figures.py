@@ -25,7 +25,7 @@ GAMMAS = (0.75, 0.8, 0.85, 0.875, 0.9, 0.925, 0.95, 0.975)
 """K and gamma of Figure 6a."""
 QS = (10, 25, 50, 100, 200, 400)
 """Of Figure 6b, and two smaller ones: where 60 pairs are poisoned, 50 seeds are most of them."""
-_BINS, _CAPTION_PAIRS = 60, 20_000
+_BINS, _POINTS, _CAPTION_PAIRS = 60, 200, 20_000
 
 
 def figure2(config: ReproduceConfig, out: Path, say: Say) -> Rows:
@@ -110,8 +110,20 @@ def _curves(clean: CleanSet, made: Planted, seed: int) -> Rows:
     for name in ("cfbd_coarse", "cfbd_fine", "cfbd_robust"):
         scores = DETECTORS[name].score(encoded)
         found = row(DETECTORS[name].title, measure(scores, truth))
-        rows.append({"name": name, **found, "curve": precision_recall(scores, truth)})
+        rows.append({"name": name, **found, "curve": _curve(scores, truth)})
     return rows
+
+
+def _curve(
+    scores: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]
+) -> dict[str, list[float]]:
+    """Precision where recall grows: even steps of the threshold would see almost no poison."""
+    whole = precision_recall(scores, truth, points=scores.size)
+    recall, first = np.unique(whole["recall"], return_index=True)
+    kept = np.unique(np.linspace(0, recall.size - 1, min(_POINTS, recall.size)).round().astype(int))
+    kept = kept[recall[kept] > 0]
+    precision = np.asarray(whole["precision"])[first[kept]]
+    return {"recall": recall[kept].tolist(), "precision": precision.tolist()}
 
 
 def _ablations(clean: CleanSet, made: Planted, seed: int) -> Rows:

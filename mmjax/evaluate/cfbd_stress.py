@@ -227,7 +227,7 @@ def realised(
     rows: Rows = []
     for fdr in asked:
         config = dataclasses.replace(encoded.config, fdr=fdr)
-        result = stages.score(encoded.blocks, encoded.mapping, config)
+        result = stages.score(encoded.blocks, encoded.mapping, config, mesh=encoded.mesh)
         flags = result.scores.verdict == stages.VERDICTS.index("poisoned")
         found = measure(result.scores.poison_score, poisoned, flags=flags)
         told: dict[str, Any] = dataclasses.asdict(found)

@@ -55,7 +55,14 @@ class CleanSet(NamedTuple):
 
     def encoded(self, made: Planted, seed: int) -> EncodedSet:
         """What the detectors see of this set with something planted in it."""
-        return EncodedSet(made.blocks, made.captions, self.mapping, self.config.stages, seed=seed)
+        return EncodedSet(
+            made.blocks,
+            made.captions,
+            self.mapping,
+            self.config.stages,
+            seed=seed,
+            mesh=self.encoder.mesh,
+        )
 
 
 def open_clean_set(config: ScanConfig, out: Path) -> CleanSet:

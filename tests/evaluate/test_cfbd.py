@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -110,6 +111,18 @@ def test_figures_are_drawn_from_their_rows(reproduce: Reproduce, folder: Path, n
     first = picture.read_bytes()
     reproduce(f"cfbd-figure{number}", CHOSEN)
     assert picture.read_bytes() == first
+
+
+def test_figure5_has_a_point_for_every_poisoned_pair(reproduce: Reproduce) -> None:
+    rows, _ = reproduce("cfbd-figure5", CHOSEN)
+    assert [r["name"] for r in rows] == ["cfbd_coarse", "cfbd_fine", "cfbd_robust"]
+    for row in rows:
+        recall, precision = np.array(row["curve"]["recall"]), np.array(row["curve"]["precision"])
+        assert recall[-1] == 1
+        assert np.all(np.diff(recall) > 0)
+        steps = np.diff(recall, prepend=0)
+        # average precision, but for ties, where the curve jumps over several poisoned pairs
+        assert np.isclose(np.sum(steps * precision), row["auprc"], atol=1e-6)
 
 
 def test_figure6_counts_the_benign_set(reproduce: Reproduce) -> None:

@@ -37,12 +37,18 @@ def attack(config: "AttackConfig", flags: argparse.Namespace) -> int:
 
 
 def train(config: "TrainConfig", flags: argparse.Namespace) -> int:
-    """Train and print the last figures."""
+    """Train and print the last figures; SIGTERM saves first and exits 42."""
+    from mmjax.core import distributed
     from mmjax.core.mesh import make_mesh
     from mmjax.evaluate.retrieval import evaluate_pairs
     from mmjax.train.pipeline import train as run
 
-    result = run(config, _out(flags), mesh=make_mesh(), evaluate=evaluate_pairs)
+    out = _out(flags)
+    distributed.initialize(flags.coordinator, flags.processes, flags.process)
+    with distributed.stop_on_sigterm() as stop:
+        result = run(config, out, mesh=make_mesh(config.mesh), evaluate=evaluate_pairs, stop=stop)
+    if not distributed.is_primary():
+        return ExitCode.DONE
     for name, value in result.summary.items():
         print(f"{name:<12} {value}")
     print(f"model        mmjax-dir:{result.folder}")

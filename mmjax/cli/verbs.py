@@ -172,7 +172,7 @@ VERBS: dict[str, Verb] = {
         example="mmjax attack flickr8k --split=dev,test --config=attack/badnets --out=poisoned",
     ),
     "train": Verb(
-        "Train a CLIP model from scratch.",
+        "Train a CLIP model, from scratch or from given weights.",
         "mmjax.cli.laboratory:train",
         config="mmjax.train.config:TrainConfig",
         default_config="train/flickr8k_small",
@@ -182,8 +182,17 @@ VERBS: dict[str, Verb] = {
             FORMAT._replace(key="data.input_format"),
             SPLIT._replace(key="data.split"),
             TOKENIZER._replace(key="model.tokenizer"),
+            Flag("weights", "fine-tune these; as in scan", "model.weights", value="KIND:FOLDER"),
             Flag("steps", "length of the run", "steps"),
             Flag("seed", "of everything that is drawn", "seed"),
+            Flag(
+                "coordinator",
+                "HOST:PORT of process 0 of several, or auto (Slurm, TPU pods, GKE)",
+                default="",
+                value="HOST:PORT",
+            ),
+            Flag("processes", "how many processes there are [JAX_NUM_PROCESSES]", "", int, 0),
+            Flag("process", "the number of this one, from 0 [JAX_PROCESS_ID]", "", int, -1),
         ),
         example=(
             "mmjax train --config=train/flickr8k_small --data=DATA/flickr8k "

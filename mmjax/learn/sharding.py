@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from mmjax.core.errors import ConfigError
 from mmjax.core.mesh import DATA, batch_sharding, replicated
@@ -42,7 +42,7 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(put, batch)
 
 
-def shardings(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
+def shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = ()) -> PyTree:
     """The sharding of every array of `tree`; an array that no rule names is on every device.
 
     Paths look like `opt_state/0/mu/visual/patch/kernel`: an optimizer's copies of a parameter end
@@ -79,10 +79,17 @@ def put_state(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
     """Copy a tree of arrays to the mesh as `shardings` says; the originals stay usable.
 
     Placement alone aliases a buffer that already lies on one of the devices (`may_alias=False`
-    notwithstanding), and a step donates its state: hence the explicit copy.
+    notwithstanding), and a step donates its state: hence the explicit copy, on the host, where
+    nothing is to be compiled for it. Every process gives the same values.
     """
-    wanted = shardings(tree, mesh, rules)
-    return jax.tree.map(lambda leaf, at: jax.device_put(jnp.copy(leaf), at), tree, wanted)
+
+    def put(leaf: Any, at: NamedSharding) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            words = put(jax.random.key_data(leaf), at)
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+        return jax.device_put(np.array(leaf), at)
+
+    return jax.tree.map(put, tree, shardings(tree, mesh, rules))
 
 
 def gather(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -33,7 +33,7 @@ def convolve(
             "nc,co->no", x.reshape(-1, channels), kernel.reshape(channels, features), policy.compute
         )
         return flat.reshape(*x.shape[:-1], features)
-    if policy == Policy("bfloat16", "cpu"):
+    if (policy.compute, policy.backend) == ("bfloat16", "cpu"):
         if size == 3 and stride == 1:
             return row3(x, kernel)
         return unfolded(x, kernel, stride)

@@ -209,8 +209,9 @@ class Transformer(nn.Module):
         self, x: Float[Array, "b l w"], mask: Bool[Array, "l l"] | None = None
     ) -> Float[Array, "b l w"]:
         """Applies the blocks in order."""
+        block = nn.remat(Block) if self.policy.remat else Block
         for layer in range(self.layers):
-            x = Block(
+            x = block(
                 self.heads,
                 self.layers,
                 self.mlp_ratio,

@@ -14,16 +14,19 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 class Policy(NamedTuple):
-    """Arithmetic of the towers; parameters, norms, softmax and outputs are float32 under either.
+    """How the towers compute; parameters, norms, softmax and outputs are float32 under any.
 
     `compute` is the type that the operands of every product are rounded to (sums are float32).
     `backend` chooses between formulations that are equal in value: `cpu` writes a bfloat16
     convolution as matrix products, `accelerator` leaves it to the compiler; `auto` looks at
-    JAX's default backend.
+    JAX's default backend. `remat` keeps only the input of every Transformer block and ResNet stage
+    for the backward pass and computes the rest again there: a third more products, the same
+    values.
     """
 
     compute: Compute = "float32"
     backend: Backend = "auto"
+    remat: bool = False
 
 
 def resolve(policy: Policy) -> Policy:

@@ -1,5 +1,6 @@
 """CLIP's ModifiedResNet (openai/CLIP:clip/model.py): deep stem, anti-aliased, attention pool."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -119,6 +120,21 @@ class AttentionPool(nn.Module):
         return Dense(self.features, self.policy, stddev, name="out")(mixed.reshape(batch, channels))
 
 
+def _stage(
+    net: "ModifiedResNet", x: Float[Array, "b h w c"], *, stage: int, blocks: int, train: bool
+) -> Float[Array, "b p q o"]:
+    """Applies the blocks of one stage of `net`."""
+    for block in range(blocks):
+        x = Bottleneck(
+            net.preset.width * 2**stage,
+            2 if stage > 0 and block == 0 else 1,
+            net.policy,
+            net.folded,
+            name=f"stage_{stage + 1}_block_{block}",
+        )(x, train)
+    return x
+
+
 class ModifiedResNet(nn.Module):
     """The image tower of RN50 and its family."""
 
@@ -142,14 +158,8 @@ class ModifiedResNet(nn.Module):
             x = jax.nn.relu(layer(x, train)).astype(dtype)
         x = average_pool(x, self.policy).astype(dtype)
         for stage, blocks in enumerate(self._stages()):
-            for block in range(blocks):
-                x = Bottleneck(
-                    width * 2**stage,
-                    2 if stage > 0 and block == 0 else 1,
-                    self.policy,
-                    self.folded,
-                    name=f"stage_{stage + 1}_block_{block}",
-                )(x, train)
+            run = functools.partial(_stage, stage=stage, blocks=blocks, train=train)
+            x = (nn.remat(run) if self.policy.remat else run)(self, x)
         heads = width * 32 // self.preset.head_width
         return AttentionPool(heads, self.embed_dim, self.policy, name="pool")(x)
 

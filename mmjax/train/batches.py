@@ -1,5 +1,7 @@
 """Image-caption pairs in memory, and the batch of every step as a pure function of its number."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -98,6 +100,14 @@ def heldout_pairs(config: DataConfig, image_size: int, *, seed: int) -> PairTabl
     return read_pairs(location, image_size, config, split=config.heldout_split)
 
 
+def fingerprint(table: PairTable) -> str:
+    """The sha256, in hex, of all images and captions in their order."""
+    content = hashlib.sha256(repr(table.images.shape).encode())
+    content.update(np.ascontiguousarray(table.images).data)
+    content.update(json.dumps(table.captions).encode())
+    return content.hexdigest()
+
+
 def make_batches(
     table: PairTable,
     tokenizer: Tokenizer,
@@ -105,12 +115,21 @@ def make_batches(
     batch_size: int,
     captions_per_image: int,
     seed: int,
+    part: tuple[int, int] = (0, 1),
 ) -> Callable[[int], dict[str, np.ndarray]]:
     """Make `batch_at(step)`: `images` uint8 [b, s, s, 3] and `tokens` int32 [b, k, l].
 
     An epoch is a random order of the images, cut into whole batches; what is left over (another
     remainder each epoch) waits for the next. The captions of an image take turns in a random order
     of its own, k of them an epoch. l is the bucket of the longest caption in the batch.
+
+    Args:
+        table: what is learned from.
+        tokenizer: of the captions.
+        batch_size: images of a batch, over all processes.
+        captions_per_image: k.
+        seed: of both orders.
+        part: (i, n) gives the i-th n-th of every batch's rows: what process i of n feeds.
 
     Raises:
         ConfigError: fewer images than one batch.
@@ -134,7 +153,9 @@ def make_batches(
         turn = epoch * captions_per_image + np.arange(captions_per_image)
         rows = turns[starts[chosen][:, None] + turn[None] % sizes[chosen][:, None]]
         length = bucket_length(int(encoded.lengths[rows].max()), tokenizer.context_length)
-        return {"images": table.images[chosen], "tokens": encoded.ids[rows][..., :length]}
+        fed = slice(part[0] * batch_size // part[1], (part[0] + 1) * batch_size // part[1])
+        tokens = encoded.ids[rows[fed]][..., :length]
+        return {"images": table.images[chosen[fed]], "tokens": tokens}
 
     return batch_at
 

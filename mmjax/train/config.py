@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from mmjax.core.config import option
+from mmjax.core.config import MeshConfig, option
 from mmjax.core.errors import ConfigError
 from mmjax.learn.config import OptimizerConfig
 
@@ -52,15 +52,17 @@ class ModelConfig:
     """Which CLIP model."""
 
     preset: str = option("demo", "shape of the model (models.presets)")
+    weights: str = option("", "fine-tune these (KIND:FOLDER or demo): their shape, their tokenizer")
     tokenizer: str = option("", "tokenizer folder or file; empty = a BPE of the training captions")
     vocab_size: int = option(1_024, "size of the BPE that is trained", low=514)
     context_length: int = option(0, "tokens of a caption at most; 0 = the preset's", low=0)
     compute: Literal["float32", "bfloat16"] = option("bfloat16", "arithmetic of the products")
+    remat: bool = option(False, "compute activations again in the backward pass to save memory")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """A training run of CLIP from scratch."""
+    """A training run of CLIP, from scratch or from given weights (`model.weights`)."""
 
     data: DataConfig = option(DataConfig())
     model: ModelConfig = option(ModelConfig())
@@ -69,7 +71,22 @@ class TrainConfig:
     objective: Literal["clip"] = option("clip", "what is minimised (train.objectives)")
     steps: int = option(1_500, "length of the run", low=1)
     batch_size: int = option(128, "images of a step, over all devices", low=2)
+    accumulate: int = option(
+        1, "parts that a batch is embedded in, one by one; the loss is over all of it", low=1
+    )
+    loss_chunk: int = option(1_024, "columns of the loss's logits held at a time", low=1)
     captions_per_image: int = option(1, "captions that each image of a step is paired with", low=1)
+    mesh: MeshConfig = option(MeshConfig())
+    fsdp: bool = option(False, "split parameters and optimizer state over mesh.data too")
+    average: float = option(
+        0.0, "decay of a moving average of the weights, which is exported; 0 = none", low=0, high=1
+    )
+    max_skipped: int = option(
+        10, "so many steps in a row whose loss or gradients are not finite end the run", low=1
+    )
+    track: Literal["none", "tensorboard", "wandb"] = option(
+        "none", "where metrics go beside metrics.jsonl (pip install mmjax[track])"
+    )
     checkpoint_every: int = option(200, "steps between checkpoints; 0 = only at the end", low=0)
     log_every: int = option(20, "steps between lines of metrics.jsonl", low=1)
     export_dtype: Literal["float32", "float16", "bfloat16"] = option(

@@ -1,28 +1,41 @@
-"""Training CLIP from scratch: pairs -> tokenizer -> loop -> a model folder that a scan can load."""
+"""Training CLIP: pairs -> tokenizer -> loop -> a model folder that a scan can load."""
 
-import dataclasses
-import json
-from collections.abc import Callable, Mapping
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
+from mmjax.core import distributed
+from mmjax.core.errors import ConfigError
 from mmjax.core.keys import stream
+from mmjax.core.mesh import DATA
 from mmjax.core.progress import Meter, meter
 from mmjax.core.rundir import RunDir, write_json
-from mmjax.data.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.learn.loop import fit
-from mmjax.learn.state import create, make_optimizer
+from mmjax.learn.sharding import gather, without
+from mmjax.learn.state import create, make_optimizer, make_schedule
 from mmjax.learn.step import make_step
-from mmjax.models.clip import Towers, build
+from mmjax.models.clip import Towers, Variables, build
+from mmjax.models.partition import RULES
 from mmjax.models.policy import Policy
-from mmjax.models.presets import Preset, preset
 from mmjax.models.weights import save_weights
-from mmjax.train.batches import PairTable, heldout_pairs, make_batches, training_pairs
-from mmjax.train.config import ModelConfig, TrainConfig
+from mmjax.train import record
+from mmjax.train.batches import (
+    PairTable,
+    fingerprint,
+    heldout_pairs,
+    make_batches,
+    training_pairs,
+)
+from mmjax.train.config import TrainConfig
 from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.start import fit_text, read_start
 
 Evaluate = Callable[[Towers, Mapping[str, Any], Tokenizer, PairTable], dict[str, float]]
 
@@ -49,11 +62,14 @@ def train(
 ) -> TrainResult:
     """Train a CLIP model and export it; the same call on the same folder resumes.
 
+    With several processes (`core.distributed`) each makes this call on one shared folder; the
+    first one writes.
+
     Args:
         config: the run; another one is refused on a folder that holds this one.
         out_dir: run folder: `metrics.jsonl`, `checkpoints/`, `tokenizer.json`, `model/`,
-            `summary.json`.
-        mesh: batches are split over its axis `data`.
+            `training.png`, `summary.json`.
+        mesh: batches are split over its axis `data`, parameters as `config.fsdp` says.
         evaluate: judges the trained towers on the held-out pairs
             (`evaluate.retrieval.evaluate_pairs`); None skips it.
         stop: asked after every step; True saves the state and raises RetryError.
@@ -61,107 +77,148 @@ def train(
     Raises:
         ConfigError: the configuration does not fit the data or the mesh.
         InputError: the data cannot be read.
-        NonFiniteLossError: training diverged.
+        NonFiniteLossError: training diverged; the state after the last good step was saved.
         RetryError: `stop` asked for it; run it again to go on.
+        RunError: the folder holds another run, or the data have changed.
+        WeightsError: the weights to start from cannot be read.
     """
-    with RunDir.open(out_dir, verb="train", config=config) as run:
-        shape = preset(config.model.preset)
-        size = shape.vision.image_size
+    _check_batch(config, mesh)
+    with _run_folder(config, out_dir) as run:
+        start = read_start(config.model)
+        size = start.shape.vision.image_size
         table = training_pairs(config.data, size, seed=config.seed)
-        tokenizer_path = _tokenizer_path(config.model, table, out_dir)
-        shape, tokenizer = _fit_text(shape, config.model, tokenizer_path)
-        towers = build(shape, Policy(config.model.compute))
-        run.log("data", images=len(table.images), skipped=table.skipped)
-        variables = _fit(config, out_dir, towers, tokenizer, table, mesh=mesh, stop=stop)
-        folder = out_dir / "model"
-        save_weights(folder, shape, variables, tokenizer_path, config.export_dtype)
+        shape, tokenizer, tokenizer_path = fit_text(start, config.model, table, out_dir)
+        towers = build(shape, Policy(config.model.compute, remat=config.model.remat))
+        if run is not None:
+            run.log("data", images=len(table.images), skipped=table.skipped)
+        data = {"images_and_captions": fingerprint(table), "weights": start.fingerprint}
+        variables = _fit(
+            config, out_dir, towers, start.variables, tokenizer, table, data, mesh=mesh, stop=stop
+        )
         summary: dict[str, Any] = {
             "steps": config.steps,
             "images": len(table.images),
             "captions": len(table.owners),
             "skipped": table.skipped,
-            "last": json.loads((out_dir / "metrics.jsonl").read_text().splitlines()[-1]),
         }
-        heldout = None if evaluate is None else heldout_pairs(config.data, size, seed=config.seed)
-        if evaluate is not None and heldout is not None:
-            summary["heldout"] = evaluate(towers, variables, tokenizer, heldout)
-        write_json(out_dir / "summary.json", summary)
-        run.log("done", **summary)
+        folder = out_dir / "model"
+        if run is not None:
+            log = out_dir / "metrics.jsonl"
+            record.plot(log, out_dir / "training.png", chance=math.log(config.batch_size))
+            save_weights(folder, shape, variables, tokenizer_path, config.export_dtype)
+            summary["last"] = record.read(log)[-1]
+            heldout = evaluate and heldout_pairs(config.data, size, seed=config.seed)
+            if evaluate and heldout:
+                summary["heldout"] = evaluate(towers, variables, tokenizer, heldout)
+            write_json(out_dir / "summary.json", summary)
+            run.log("done", **summary)
+        distributed.wait_for_others("exported")
     return TrainResult(folder, summary)
 
 
-def _tokenizer_path(config: ModelConfig, table: PairTable, out_dir: Path) -> Path:
-    """The tokenizer's file or folder; a BPE of the training captions unless one is named."""
-    if config.tokenizer:
-        return Path(config.tokenizer)
-    path = out_dir / "tokenizer.json"
-    train_bpe([text for each in table.captions for text in each], config.vocab_size, path)
-    return path
+@contextlib.contextmanager
+def _run_folder(config: TrainConfig, out_dir: Path) -> Iterator[RunDir | None]:
+    """The run folder, opened by the first process; None in the others, which come after it."""
+    if not distributed.is_primary():
+        distributed.wait_for_others("run folder")
+        yield None
+        return
+    with RunDir.open(out_dir, verb="train", config=config) as run:
+        distributed.wait_for_others("run folder")
+        yield run
 
 
-def _fit_text(shape: Preset, config: ModelConfig, path: Path) -> tuple[Preset, Tokenizer]:
-    """The preset with the tokenizer's vocabulary and the wanted context; the tokenizer with it."""
-    context = config.context_length or shape.text.context_length
-    tokenizer = load_tokenizer(path, context_length=context)
-    text = dataclasses.replace(shape.text, vocab_size=tokenizer.vocab_size, context_length=context)
-    return dataclasses.replace(shape, text=text), tokenizer
+def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
+    """Raise ConfigError unless the batch divides into parts of equal shares for all devices."""
+    devices, processes = mesh.shape[DATA], jax.process_count()
+    if config.batch_size % (devices * config.accumulate):
+        raise ConfigError(
+            f"batch_size {config.batch_size} does not divide by mesh.data {devices} x accumulate "
+            f"{config.accumulate}; choose a multiple of {devices * config.accumulate}"
+        )
+    if devices % processes:
+        raise ConfigError(
+            f"mesh.data {devices} does not divide by the {processes} processes; "
+            "lower mesh.model or change mesh.data"
+        )
 
 
 def _fit(
     config: TrainConfig,
     out_dir: Path,
     towers: Towers,
+    initial: Variables | None,
     tokenizer: Tokenizer,
     table: PairTable,
+    data: Mapping[str, Any],
     *,
     mesh: Mesh,
     stop: Callable[[], bool] | None,
 ) -> dict[str, Any]:
-    """Run the loop; returns the trained variables."""
+    """Run the loop; returns the trained variables, or their averages, whole."""
     key = jax.random.key(config.seed)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    loss_fn = OBJECTIVES[config.objective](towers, config, mesh)
-    initial = towers.init(stream(key, "weights"))
-    state = create(initial["params"], initial["batch_stats"], optimizer)
+    rules = RULES if config.fsdp else without(RULES, DATA)
+    initial = initial or towers.init(stream(key, "weights"))
+    averaged = config.average > 0
+    state = create(initial["params"], initial["batch_stats"], optimizer, averaged=averaged)
+    step = make_step(
+        OBJECTIVES[config.objective](towers, config, mesh),
+        optimizer,
+        clamp_scale,
+        average_decay=config.average,
+        max_skipped=config.max_skipped,
+    )
     batch_at = make_batches(
         table,
         tokenizer,
         batch_size=config.batch_size,
         captions_per_image=config.captions_per_image,
         seed=config.seed,
+        part=(jax.process_index(), jax.process_count()),
     )
+    with contextlib.ExitStack() as stack:
+        on_metrics = stack.enter_context(_metrics(config, out_dir))
+        state = fit(
+            state,
+            step,
+            batch_at,
+            steps=config.steps,
+            key=stream(key, "steps"),
+            mesh=mesh,
+            rules=rules,
+            checkpoint_dir=out_dir / "checkpoints",
+            checkpoint_every=config.checkpoint_every,
+            data=data,
+            on_metrics=on_metrics,
+            stop=stop,
+        )
+    params, batch_stats = state.average if averaged else (state.params, state.model_state)
+    return gather({"params": params, "batch_stats": batch_stats}, mesh)
+
+
+@contextlib.contextmanager
+def _metrics(config: TrainConfig, out_dir: Path) -> Iterator[Callable[[int, dict], None] | None]:
+    """What the first process does with every step's metrics; None in the others."""
+    if not distributed.is_primary():
+        yield None
+        return
     log = out_dir / "metrics.jsonl"
+    schedule = make_schedule(config.optimizer, config.steps)
     shown: Meter | None = None
+    with record.TRACKERS[config.track](out_dir) as track:
 
-    def on_metrics(done: int, metrics: dict[str, float]) -> None:
-        nonlocal shown
-        if shown is None:
-            _forget(log, done)
-            shown = meter(config.steps - done + 1, "train", unit="step")
-        shown.update()
-        if done % config.log_every == 0 or done == config.steps:
-            with open(log, "a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"step": done, **metrics}) + "\n")
+        def on_metrics(done: int, metrics: dict[str, float]) -> None:
+            nonlocal shown
+            if shown is None:
+                record.forget(log, done)
+                shown = meter(config.steps - done + 1, "train", unit="step")
+            shown.update()
+            if done % config.log_every == 0 or done == config.steps:
+                told = {**metrics, "learning_rate": float(np.asarray(schedule(done - 1)))}
+                record.append(log, done, told)
+                track(done, told)
 
-    state = fit(
-        state,
-        make_step(loss_fn, optimizer, clamp_scale),
-        batch_at,
-        steps=config.steps,
-        key=stream(key, "steps"),
-        mesh=mesh,
-        checkpoint_dir=out_dir / "checkpoints",
-        checkpoint_every=config.checkpoint_every,
-        on_metrics=on_metrics,
-        stop=stop,
-    )
+        yield on_metrics
     if shown is not None:
         shown.close()
-    return {"params": state.params, "batch_stats": state.model_state}
-
-
-def _forget(log: Path, step: int) -> None:
-    """Drop the lines from `step` on: an interrupted run wrote them, this one does them again."""
-    if log.exists():
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-        log.write_text("".join(line for line in lines if json.loads(line)["step"] < step))

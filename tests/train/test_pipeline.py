@@ -1,12 +1,13 @@
 """A whole run on a few scenes with the smallest model that still learns."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from mmjax.core.errors import RetryError, RunError
+from mmjax.core.errors import ConfigError, RetryError, RunError
 from mmjax.core.mesh import MeshConfig, make_mesh
 from mmjax.evaluate.retrieval import evaluate_pairs
 from mmjax.learn.config import OptimizerConfig
@@ -65,6 +66,10 @@ def test_the_loss_goes_down_and_is_written(finished):
     assert summary["captions"] == 128
     assert summary["heldout"]["auroc_matched"] == result.summary["heldout"]["auroc_matched"]
     assert summary["last"]["loss"] == curve[-1]
+    first = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    np.testing.assert_allclose(first["learning_rate"], 3e-3, rtol=1e-6)
+    assert summary["last"]["learning_rate"] < 1e-4
+    assert (folder / "training.png").stat().st_size > 10_000
 
 
 def test_the_export_is_the_trained_model(finished):
@@ -99,8 +104,50 @@ def test_one_device_and_four_have_the_same_loss_curve(finished, tmp_path):
     np.testing.assert_allclose(losses(tmp_path / "out"), losses(finished[0]), rtol=1e-5)
 
 
-def test_another_configuration_is_refused(finished):
-    import dataclasses
+def test_fine_tuning_has_one_loss_curve_however_memory_is_saved(finished, tmp_path):
+    """Split over a mesh of 2 x 2, in two parts, rematerialised, with a loss in chunks of 3."""
+    _, pretrained = finished
+    plain = dataclasses.replace(
+        CONFIG,
+        model=ModelConfig(weights=f"mmjax-dir:{pretrained.folder}", compute="float32"),
+        augment=AugmentConfig(),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+        steps=6,
+        average=0.5,
+        mesh=MeshConfig(data=1),
+    )
+    saving = dataclasses.replace(
+        plain,
+        model=dataclasses.replace(plain.model, remat=True),
+        mesh=MeshConfig(data=2, model=2),
+        fsdp=True,
+        accumulate=2,
+        loss_chunk=3,
+    )
+    for name, config in (("plain", plain), ("saving", saving)):
+        train(config, tmp_path / name, mesh=make_mesh(config.mesh))
+    curve = losses(tmp_path / "plain")
+    assert curve[0] < losses(finished[0])[0] - 0.2, "it does not start from the weights"
+    np.testing.assert_allclose(losses(tmp_path / "saving"), curve, rtol=1e-5)
+    one, other = (
+        load_weights(f"mmjax-dir:{tmp_path / name / 'model'}").variables["params"]
+        for name in ("plain", "saving")
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one, other)
 
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 20, "accumulate": 2}, "batch_size 20 does not divide by mesh.data 4 x"),
+        ({"model": ModelConfig(weights="demo", context_length=99)}, "a context of 99"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tiny, changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        train(dataclasses.replace(CONFIG, **changes), tmp_path / "out", mesh=make_mesh())
+
+
+def test_another_configuration_is_refused(finished):
     with pytest.raises(RunError, match="steps"):
         train(dataclasses.replace(CONFIG, steps=30), finished[0], mesh=make_mesh())

@@ -1,0 +1,101 @@
+"""`mmjax train` in processes of its own: terminated, resumed, two processes as one."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import SECONDS, World, environment, hashes
+
+pytestmark = pytest.mark.e2e
+STEPS = 60
+OPTIONS = (
+    "--config=train/demo",
+    f"--steps={STEPS}",
+    "--config.data.scenes=48",
+    "--config.data.heldout_scenes=0",
+    "--config.model.compute=float32",
+    "--config.batch_size=16",
+    "--config.log_every=1",
+    "--config.fsdp=true",
+)
+
+
+def start(world: World, out: Path, *more: str, stop: int, devices: int) -> subprocess.Popen[str]:
+    driver = [sys.executable, "-m", "tests.e2e.terminated", str(stop), "train"]
+    arguments = [*OPTIONS, f"--weights={world.weights}", f"--out={out}", *more]
+    return subprocess.Popen(
+        [*driver, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(devices=devices),
+        cwd=ROOT,
+    )
+
+
+def end(*started: subprocess.Popen[str]) -> tuple[list[int], str]:
+    """Exit codes of processes, and what all of them said."""
+    said = ["".join(process.communicate(timeout=3 * SECONDS)) for process in started]
+    return [process.returncode for process in started], "\n".join(said)
+
+
+def two(world: World, out: Path, *, stop: int) -> tuple[list[int], str]:
+    """Two processes of two devices each; the first is terminated after `stop` steps."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    joined = (f"--coordinator=localhost:{port}", "--processes=2")
+    return end(
+        *(
+            start(world, out, *joined, f"--process={i}", stop=stop if i == 0 else 0, devices=2)
+            for i in range(2)
+        )
+    )
+
+
+def curve(out: Path) -> np.ndarray:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    return np.array([line["loss"] for line in lines])
+
+
+@pytest.fixture(scope="module")
+def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process with four devices that nobody interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    codes, said = end(start(world, out, stop=0, devices=4))
+    assert codes == [0], said
+    return out
+
+
+def test_sigterm_saves_and_exits_42_and_the_same_command_ends_at_the_same_bytes(
+    world: World, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    codes, said = end(start(world, out, stop=5, devices=4))
+    assert codes == [42], said
+    assert "stopped after step 6 of 60; start the same command again" in said
+    assert (out / "checkpoints" / "6").is_dir()
+    codes, said = end(start(world, out, stop=0, devices=4))
+    assert codes == [0], said
+    assert hashes(out / "model") == hashes(whole / "model")
+    assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_two_processes_train_stop_and_resume_together(
+    world: World, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    codes, said = two(world, out, stop=5)
+    assert codes == [42, 42], said
+    saved = [path.name for path in (out / "checkpoints").iterdir()]
+    assert len(saved) == 1
+    assert 5 < int(saved[0]) < STEPS
+    codes, said = two(world, out, stop=0)
+    assert codes == [0, 0], said
+    np.testing.assert_allclose(curve(out), curve(whole), rtol=1e-5)

@@ -1,0 +1,41 @@
+"""Training on 8 simulated devices is training on 1, however the state is split."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import SECONDS, environment
+
+SHARES = {"data": 1.0, "fsdp": 0.2, "tensor": 0.7, "fsdp and tensor": 0.2}
+"""What a device may hold of the state at most, by what is split."""
+
+
+@pytest.fixture(scope="module")
+def found():
+    # what is compared is arithmetic, not speed: the compiler's slow passes only cost minutes
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.eight_devices"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment(devices=8), "XLA_FLAGS": flags},
+        timeout=5 * SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("split", SHARES)
+@pytest.mark.parametrize("preset", ["tiny-vit", "tiny-resnet"])
+def test_one_and_eight_devices_agree(found, preset, split):
+    apart = found[f"{preset}: {split}"]
+    assert apart["loss"] < 1e-5
+    assert apart["gradients"] < 1e-5
+    assert apart["params"] < 1e-4
+    assert apart["statistics"] < 1e-4
+    assert apart["bytes"] <= SHARES[split]

@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float, Float32, Int64, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mmjax.ops.correlation import centre
+from mmjax.ops.correlation import centre, mean_pairwise_cosine
 from mmjax.ops.neighbours import nearest
 from mmjax.scan.blocks import EmbeddingBlock
-from mmjax.scan.neighbourhood import SCALES, Graph, mutual
+from mmjax.scan.neighbourhood import SCALES, Crowds, Graph, crowds, mutual
 
 LINKED = 100
 """Captions of a group are among each other's that many nearest."""
@@ -21,7 +21,9 @@ MOST_QUERIES = 500_000
 """Captions whose neighbours are looked for, at most."""
 SPARE = 20
 """Neighbours looked for beyond those wanted, as captions of the same image do not count."""
-_QUERIES = 4096
+SURE = 4.0
+"""Standard errors by which captions of one image are more alike than random ones."""
+_QUERIES, _SAMPLE = 4096, 1024
 
 
 class Group(NamedTuple):
@@ -87,6 +89,7 @@ def caption_graph(
         queries.astype(np.int64),
         near,
         cosine,
+        _alike(crowds(image_of, caption_of), keys),
     )
 
 
@@ -127,6 +130,20 @@ def fingerprints(embeddings: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n
     for byte in range(bits.shape[1]):  # a column at a time: eight bytes a row, not eight d
         found += bits[:, byte] * factors[byte]
     return found
+
+
+def _alike(crowd: Crowds, keys: Float[Array, "c d"]) -> Bool[np.ndarray, " m"]:
+    """Of every crowded image, whether its captions' mean cosine is beyond that of random ones."""
+    sample = np.linspace(0, keys.shape[0] - 1, min(keys.shape[0], _SAMPLE)).astype(int)
+    random = np.asarray(keys[jnp.asarray(sample)], np.float32)
+    cosine = (random @ random.T)[np.triu_indices(sample.size, 1)]
+    alike = np.zeros(crowd.beyond.shape, bool)
+    for image in np.flatnonzero(crowd.beyond):
+        own = keys[jnp.asarray(crowd.caption[crowd.image == image])].astype(jnp.float32)
+        pairs = own.shape[0] * (own.shape[0] - 1) / 2
+        chance = cosine.mean() + SURE * cosine.std() / np.sqrt(pairs)
+        alike[image] = float(mean_pairwise_cosine(own)) > chance
+    return alike
 
 
 def _group(graph: Graph, rows: Int64[np.ndarray, " m"], *, linked: bool = True) -> Group:

@@ -17,7 +17,9 @@ the share of wrong pairs in the set at large, that is the prior.
 
 An image has a neighbourhood too, its own captions, where it has more of them than images usually
 have: those that are usual speak of one and the same picture, which the model may just read badly.
-A pair's prior and bound are the larger of the two. `view` is `scan/image_view.py`'s.
+A pair's prior and bound are the larger of the two; but where the captions of an image are no more
+alike than random ones (a placeholder, shown for whatever is gone), they make wrong pairs likelier,
+not poison. `view` is `scan/image_view.py`'s.
 
     poison_i = w_i (1 - odds(background) / odds(bound_i) exp(-max(view_i, 0)))
 
@@ -37,7 +39,7 @@ TRIMMED = 0.05
 """Share of the worst neighbourhoods that do not count for the background."""
 LEAST = 1e-3
 """The background is never taken to be less."""
-USUAL, LEAST_USUAL = 0.999, 5
+USUAL, LEAST_USUAL = 0.99, 5
 """Quantile of the images' numbers of captions that is still usual, and its least."""
 LIKELY = 0.25
 """A pair that is less probably poison is not flagged, even where the rate would allow it."""
@@ -49,7 +51,8 @@ class Graph(NamedTuple):
 
     Captions and images are numbered; `caption_of` and `image_of` are the numbers of every scored
     row's, in order of the rows. `near` and `cosine` belong to the captions `queries`; they are -1
-    and -inf where there are fewer.
+    and -inf where there are fewer. `alike` says of every crowded image (`crowds`) whether its
+    captions are more alike than random ones.
     """
 
     caption_of: Int64[np.ndarray, " n"]
@@ -57,6 +60,7 @@ class Graph(NamedTuple):
     queries: Int64[np.ndarray, " q"]
     near: Int[np.ndarray, "q k"]
     cosine: Float32[np.ndarray, "q k"]
+    alike: Bool[np.ndarray, " m"]
 
     @property
     def captions(self) -> int:
@@ -77,6 +81,32 @@ class _Evidence(NamedTuple):
 
     bound: Float[np.ndarray, " m"]
     share: Float[np.ndarray, " m"]
+
+
+class Crowds(NamedTuple):
+    """Images and their distinct captions.
+
+    `image` and `caption` are those of every distinct pair, `pair_of` says which of these every
+    row is. `usual` is the number of captions that is still usual, `beyond` what every image has
+    beyond it.
+    """
+
+    image: Int64[np.ndarray, " p"]
+    caption: Int64[np.ndarray, " p"]
+    pair_of: Int64[np.ndarray, " n"]
+    usual: int
+    beyond: Int64[np.ndarray, " m"]
+
+
+def crowds(image_of: Int64[np.ndarray, " n"], caption_of: Int64[np.ndarray, " n"]) -> Crowds:
+    """Images with more distinct captions than is usual, among all."""
+    width = int(caption_of.max(initial=0)) + 1
+    pairs, pair_of = np.unique(image_of * width + caption_of, return_inverse=True)
+    image, caption = np.divmod(pairs, width)
+    captions = np.bincount(image)
+    quantile = np.quantile(captions, USUAL, method="higher") if captions.size else 0
+    usual = max(int(quantile), LEAST_USUAL)
+    return Crowds(image, caption, pair_of, usual, np.maximum(captions - usual, 0))
 
 
 def mutual(graph: Graph, k: int) -> Bool[np.ndarray, "q k"]:
@@ -104,7 +134,7 @@ def weigh(
     at = np.where(graph.near >= 0, graph.near, 0)
     scales = [k for k in SCALES if k <= at.shape[1]] or [at.shape[1]]
     linked = [mutual(graph, k) for k in scales]
-    crowds = _Crowds(graph)
+    crowd = crowds(graph.image_of, graph.caption_of)
     seen = np.zeros(log_ratio.shape) if view is None else view
     prior, background = np.full(log_ratio.shape, 0.01), 0.01
     bound = np.zeros(log_ratio.shape)
@@ -115,11 +145,12 @@ def weigh(
         around = np.where(graph.near >= 0, worst[at], 0.0)
         background = _background(around[:, : scales[min(2, len(scales) - 1)]])
         text = _of_captions(graph, around, scales, linked, background)
-        crowd = crowds.evidence(wrong, background)
+        image = _of_images(crowd, wrong, background)
         prior = np.maximum(
-            _prior(text, background)[graph.caption_of], _prior(crowd, background)[graph.image_of]
+            _prior(text, background)[graph.caption_of], _prior(image, background)[graph.image_of]
         )
-        bound = np.maximum(text.bound[graph.caption_of], crowd.bound[graph.image_of])
+        shared = np.where(graph.alike, image.bound, 0.0)
+        bound = np.maximum(text.bound[graph.caption_of], shared[graph.image_of])
     wrong = expit(log_ratio + seen + logit(prior))
     bound = np.clip(bound, 1e-9, 1 - 1e-9)
     accident = background / (1 - background) * (1 - bound) / bound * np.exp(-np.maximum(seen, 0))
@@ -169,25 +200,13 @@ def _of_captions(
     return _Evidence(bound, share)
 
 
-class _Crowds:
-    """Images with more distinct captions than is usual."""
-
-    def __init__(self, graph: Graph):
-        both = np.stack([graph.image_of, graph.caption_of], axis=1)
-        pairs, self._of = np.unique(both, axis=0, return_inverse=True)
-        self._image = pairs[:, 0]
-        captions = np.bincount(self._image)
-        quantile = np.quantile(captions, USUAL, method="higher") if captions.size else 0
-        self._usual = max(int(quantile), LEAST_USUAL)
-        self._beyond = np.maximum(captions - self._usual, 0)
-
-    def evidence(self, wrong: Float[np.ndarray, " n"], background: float) -> _Evidence:
-        """Of every image, from its captions beyond the usual number; 0 where there are none."""
-        worst = np.zeros(self._image.shape)
-        np.maximum.at(worst, self._of, wrong)
-        count = np.maximum(np.bincount(self._image, worst) - self._usual, 0)
-        bound = np.where(self._beyond > 0, _lower_bound(count, self._beyond), 0.0)
-        return _Evidence(bound, (count + background) / (self._beyond + 1))
+def _of_images(crowd: Crowds, wrong: Float[np.ndarray, " n"], background: float) -> _Evidence:
+    """Of every image, from its captions beyond the usual number; 0 where there are none."""
+    worst = np.zeros(crowd.image.shape)
+    np.maximum.at(worst, crowd.pair_of, wrong)
+    count = np.maximum(np.bincount(crowd.image, worst) - crowd.usual, 0)
+    bound = np.where(crowd.beyond > 0, _lower_bound(count, crowd.beyond), 0.0)
+    return _Evidence(bound, (count + background) / (crowd.beyond + 1))
 
 
 def _lower_bound(

@@ -76,6 +76,19 @@ def test_one_image_with_all_captions_has_no_neighbours() -> None:
     assert [(group.images, group.captions) for group in one] == [(1, len(text))]
 
 
+def test_captions_of_one_image_are_alike_or_not() -> None:
+    image, text, poisoned = synthetic.pairs(N, seed=0, poison=30)
+    rng = np.random.default_rng(0)
+    chosen = np.flatnonzero(~poisoned)
+    some = rng.choice(chosen, 60, replace=False)
+    for rows in (poisoned, some):
+        image[rows] = image[rows][0]
+    graph = built(image, text)
+    assert graph.alike[graph.image_of[poisoned]].all()
+    assert not graph.alike[graph.image_of[some]].any()
+    assert np.sum(graph.alike) == 1
+
+
 def test_pairs_of_one_target_are_a_group() -> None:
     image, text, poisoned = synthetic.pairs(N, seed=0, poison=30)
     found = find_groups(built(image, text), poisoned)

@@ -13,16 +13,14 @@ N, K = 1_500, 100
 ALL = np.arange(N)
 
 
-def graph(points, caption_of=None, image_of=None):
+def graph(points, caption_of=ALL, image_of=ALL, alike=True):
     """All captions' nearest others, by brute force; every pair has an image of its own."""
     cosine = points @ points.T
     np.fill_diagonal(cosine, -np.inf)
     rows = np.argsort(-cosine, axis=1, kind="stable")[:, :K]
     near = np.take_along_axis(cosine, rows, 1).astype(np.float32)
-    caption_of = ALL if caption_of is None else caption_of
-    return Graph(
-        caption_of, ALL if image_of is None else image_of, np.arange(len(points)), rows, near
-    )
+    known = np.full(int(image_of.max()) + 1, alike)
+    return Graph(caption_of, image_of, np.arange(len(points)), rows, near, known)
 
 
 def scattered(seed, together=40, alone=40):
@@ -122,6 +120,10 @@ def test_one_image_with_many_wrong_captions_is_poison(seed) -> None:
     assert not apart.any()
     assert np.mean(shared[image_of == 0]) > 0.9
     assert np.mean(image_of[shared] != 0) <= 0.1
+    # a placeholder: its captions have nothing in common
+    found = weigh(ratio, graph(points, image_of=image_of, alike=False))
+    assert not flag(found.poison, 0.1).any()
+    assert np.mean(flag(found.wrong, 0.1)[image_of == 0]) > 0.9
 
 
 def test_captions_of_an_image_that_are_usual_do_not_speak() -> None:
@@ -168,7 +170,9 @@ def test_a_set_smaller_than_its_smallest_scale() -> None:
     rows = np.array([[1, 2], [0, 2], [1, -1]])
     cosine = np.array([[0.9, 0.1], [0.9, 0.2], [0.2, -np.inf]], np.float32)
     three = np.arange(3)
-    found = weigh(np.array([5, 5, -5], np.float32), Graph(three, three, three, rows, cosine))
+    found = weigh(
+        np.array([5, 5, -5], np.float32), Graph(three, three, three, rows, cosine, three > 0)
+    )
     assert np.all(np.isfinite(found.wrong))
     assert np.all((found.poison >= 0) & (found.poison <= 1))
 

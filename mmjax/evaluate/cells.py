@@ -1,6 +1,7 @@
 """A cell of a results table: one case, one seed, every detector; measured once and kept."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -97,12 +98,17 @@ def cell_path(out: Path, facts: Any, *names: str | int | float) -> Path:
     return out / "cells" / hashlib.sha256(text.encode()).hexdigest()[:12] / f"{name}.json"
 
 
+@functools.cache
 def code_hash() -> str:
-    """A hash of the code that scores and judges."""
+    """A hash of the code that scores and judges, as it was when this process first asked."""
     package = Path(mmjax.__file__).parent
-    files = sorted(f for part in ("ops", "scan", "attacks") for f in (package / part).glob("*.py"))
+    files = [
+        f for part in ("ops", "scan", "attacks") for f in sorted((package / part).glob("*.py"))
+    ]
     digest = hashlib.sha256()
     for file in files:
+        if file.name.startswith("report"):
+            continue
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 

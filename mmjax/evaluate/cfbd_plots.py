@@ -125,8 +125,8 @@ def draw_figure5(rows: Rows) -> Figure:
 
 
 def draw_figure6(rows: Rows) -> Figure:
-    """Leaked poison by gamma for every K; AUROC and TPR by q for every attack."""
-    figure, axes = panels(3, 3)
+    """Leaked poison by gamma for every K; AUROC, and TPR and FPR by rule R1, by q and attack."""
+    figure, axes = panels(4, 2)
     leaks = [r for r in rows if r["ablation"] == "K, gamma"]
     for k in distinct(leaks, "components"):
         gammas = distinct(leaks, "gamma")
@@ -136,7 +136,7 @@ def draw_figure6(rows: Rows) -> Figure:
     found = [r for r in rows if r["ablation"] == "q"]
     for attack in distinct(found, "attack"):
         qs = distinct(found, "q")
-        for ax, value in ((axes[1], "auroc"), (axes[2], "tpr")):
+        for ax, value in zip(axes[1:], ("auroc", "tpr", "fpr"), strict=True):
             means = [mean(found, value, attack=attack, q=q) for q in qs]
             ax.plot(qs, _known(means), marker="o", ms=3, label=attack)
             ax.set(xlabel="q", ylabel=value.upper(), xscale="log")

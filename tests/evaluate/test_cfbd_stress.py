@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmjax.evaluate import cfbd_stress
+from mmjax.evaluate import cfbd_set, cfbd_stress
 from mmjax.evaluate.cfbd_set import open_set
 from mmjax.evaluate.cfbd_stress import NOTHING, ZERO, Stress, make_case
 from mmjax.evaluate.cfbd_stress_pages import fdr_goals, stress_goals
@@ -46,6 +46,27 @@ def test_targets_and_attackers_share_the_poison(config: ReproduceConfig, clean: 
         named = {"badnets": "clock", "blended": "banana"}.get(attack, "")
         assert named in caption
     assert len({c for c, a in zip(made.captions, made.attack, strict=True) if a}) == 10
+
+
+@pytest.mark.slow
+def test_all_nine_attacks_can_be_planted(
+    config: ReproduceConfig, clean: CleanSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"sample": 32, "steps": 2, "batch_size": 8}
+    small = {"trojan": few, "badclip": few, "issba": {**few, "width": 4, "bits": 4}}
+    monkeypatch.setattr(cfbd_set, "SETTINGS", small)
+    # the tiny set has too few clocks for BadCLIP to learn from
+    target = dataclasses.replace(config.cfbd, target="apple", consistent_rate=0.02)
+    config = dataclasses.replace(config, cfbd=target)
+    for name in cfbd_set.ATTACKS:
+        changes = {"rate": 0.01, "share": 0.0}
+        attack = cfbd_set.attack_config(name, config, clean, seed=0, changes=changes)
+        made = plant(clean, attack)
+        labels = [label for label in made.attack if label]
+        assert labels == 2 * [attack.label]
+        told = [c for c, label in zip(made.captions, made.attack, strict=True) if label]
+        named = "bird" if name in ("mmpoison", "label_consistent") else "apple"
+        assert all(named in caption for caption in told)
 
 
 def test_wrong_pairs_are_apart_from_the_poison(config: ReproduceConfig, clean: CleanSet) -> None:

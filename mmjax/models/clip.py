@@ -37,6 +37,9 @@ class Towers(NamedTuple):
     encode_image(variables, images) -> unit-norm float32 embeddings of uint8 NHWC images.
     encode_pixels(variables, pixels) -> the same of float pixels in [0, 255]: differentiable.
     encode_text(variables, tokens) -> unit-norm float32 embeddings; any length that holds the end.
+    encode_embedded(variables, embedded, tokens) -> the same with `embedded` [b, l, width] in the
+      place of the tokens' embeddings: differentiable; the tokens say where captions end.
+    token_table(variables) -> the embeddings of all tokens.
     logit_scale(variables) -> the inverse temperature itself, at most 100.
     train_forward(variables, images, tokens) -> (image embeddings, text embeddings, scale, new
       batch statistics): BatchNorm by the batch. Frozen towers refuse it.
@@ -46,6 +49,8 @@ class Towers(NamedTuple):
     encode_image: Callable[[Variables, Images], Embeddings]
     encode_pixels: Callable[[Variables, Pixels], Embeddings]
     encode_text: Callable[[Variables, Tokens], Embeddings]
+    encode_embedded: Callable[[Variables, Float[Array, "b l w"], Tokens], Embeddings]
+    token_table: Callable[[Variables], Float[Array, "v w"]]
     logit_scale: Callable[[Variables], Float[Array, ""]]
     train_forward: Callable[
         [Variables, Images, Tokens], tuple[Embeddings, Embeddings, Float[Array, ""], Variables]
@@ -81,9 +86,11 @@ class Clip(nn.Module):
         normal = (jnp.asarray(pixels, F32) - mean[None, None, None]) / std[None, None, None]
         return unit_norm(self.visual(normal, train))
 
-    def encode_text(self, tokens: Tokens) -> Embeddings:
-        """Embeds token ids."""
-        return unit_norm(self.text(jnp.asarray(tokens)))
+    def encode_text(
+        self, tokens: Tokens, embedded: Float[Array, "b l w"] | None = None
+    ) -> Embeddings:
+        """Embeds captions by their ids, or by embeddings in the place of the ids' own."""
+        return unit_norm(self.text(jnp.asarray(tokens), embedded))
 
     def scale(self) -> Float[Array, ""]:
         """Returns the inverse temperature."""
@@ -127,6 +134,15 @@ def _towers(model: Clip) -> Towers:
         _check_tokens(preset, tokens.shape)
         return jnp.asarray(model.apply(variables, tokens, method="encode_text"))
 
+    def encode_embedded(
+        variables: Variables, embedded: Float[Array, "b l w"], tokens: Tokens
+    ) -> Embeddings:
+        _check_tokens(preset, tokens.shape)
+        return jnp.asarray(model.apply(variables, tokens, embedded, method="encode_text"))
+
+    def token_table(variables: Variables) -> Float[Array, "v w"]:
+        return jnp.asarray(variables["params"]["text"]["token_embedding"])
+
     def logit_scale(variables: Variables) -> Float[Array, ""]:
         return jnp.asarray(model.apply(variables, method="scale"))
 
@@ -147,6 +163,8 @@ def _towers(model: Clip) -> Towers:
         encode_image,
         encode_pixels,
         encode_text,
+        encode_embedded,
+        token_table,
         logit_scale,
         train_forward,
         preset,

@@ -23,8 +23,13 @@ class TextTransformer(nn.Module):
     policy: Policy
 
     @nn.compact
-    def __call__(self, tokens: Int32[Array, "b l"]) -> Float[Array, "b d"]:
-        """Returns embeddings, not yet unit-norm; pools where the token id is largest."""
+    def __call__(
+        self, tokens: Int32[Array, "b l"], embedded: Float[Array, "b l w"] | None = None
+    ) -> Float[Array, "b d"]:
+        """Returns embeddings, not yet unit-norm; pools where the token id is largest.
+
+        `embedded` takes the place of the tokens' rows of the table, before positions are added.
+        """
         preset = self.preset
         length = tokens.shape[1]
         table = self.param(
@@ -33,7 +38,8 @@ class TextTransformer(nn.Module):
         position = self.param(
             "position", initial.normal(0.01), (preset.context_length, preset.width)
         )
-        x = table[tokens].astype(F32) + position[None, :length]
+        x = table[tokens] if embedded is None else embedded
+        x = x.astype(F32) + position[None, :length]
         causal = jnp.tril(jnp.ones((length, length), bool))
         x = Transformer(
             preset.layers,

@@ -42,6 +42,45 @@ def info_nce(
 
 
 @jax.jit
+def swapped_info_nce(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    others: Float[Array, "c b d"],
+    scale: Float[Array, ""],
+) -> Float[Array, "c b"]:
+    """`info_nce` of the batch in which one caption is exchanged: for every exchange, exactly.
+
+    A caption is one column of the logits, so that every row's logsumexp changes in one term. The
+    sum of the terms that stay is taken from both sides of the column, not by subtraction, which
+    would leave nothing of a pair that the model is sure of.
+    Cost for c candidates: 2 (c + 1) b^2 d FLOPs, c b^2 float32.
+
+    Args:
+        image: unit-norm image embeddings.
+        text: unit-norm caption embeddings of the same pairs.
+        others: `others[m, j]` is what may stand in the place of `text[j]`.
+        scale: the inverse temperature.
+
+    Returns:
+        At [m, j] the loss with `others[m, j]` in the place of `text[j]`, all else as it is.
+    """
+    logits = scale * (image @ text.T)
+    outside = jnp.full((len(image), 1), -jnp.inf, logits.dtype)
+    left = lax.cumlogsumexp(logits, axis=1)[:, :-1]
+    right = lax.cumlogsumexp(logits, axis=1, reverse=True)[:, 1:]
+    rest = jnp.logaddexp(
+        jnp.concatenate([outside, left], axis=1), jnp.concatenate([right, outside], axis=1)
+    )
+    swapped = scale * jnp.einsum("id,mjd->mij", image, others)
+    rows = jnp.sum(jnp.logaddexp(rest[None], swapped), axis=1)
+    columns, matched = jax.nn.logsumexp(logits, axis=0), jnp.diagonal(logits)
+    stays = jnp.sum(columns - 2 * matched) - (columns - 2 * matched)
+    swapped_column = jax.nn.logsumexp(swapped, axis=1)
+    swapped_matched = jnp.diagonal(swapped, axis1=1, axis2=2)
+    return (rows + stays[None] + swapped_column - 2 * swapped_matched) / (2 * len(image))
+
+
+@jax.jit
 def triplet(
     anchor: Float[Array, "b d"],
     positive: Float[Array, "b d"],

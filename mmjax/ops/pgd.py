@@ -50,20 +50,20 @@ def descend(
     Raises:
         TypeError: start, low and high differ in type, or the step is not whole on a lattice.
     """
-    start, step_size = jnp.asarray(start), jnp.asarray(step_size)
+    size = jnp.asarray(step_size)
     whole = jnp.issubdtype(start.dtype, jnp.integer)
     if not start.dtype == low.dtype == high.dtype:
         raise TypeError(
             f"value and box want one type, got {start.dtype} in [{low.dtype}, {high.dtype}]"
         )
-    if whole and not jnp.issubdtype(step_size.dtype, jnp.integer):
-        raise TypeError(f"steps on a lattice are whole, got a step size of {step_size.dtype}")
+    if whole and not jnp.issubdtype(size.dtype, jnp.integer):
+        raise TypeError(f"steps on a lattice are whole, got a step size of {size.dtype}")
     gradient = jax.grad(loss)
     wide = jnp.int32 if whole else start.dtype  # a step may leave the range of int8
 
     def step(i: Int[Array, ""], value: Num[Array, "..."]) -> Num[Array, "..."]:
         seen = value.astype(jnp.float32) if whole else value
-        moved = value.astype(wide) - step_size * jnp.sign(gradient(seen, i, *args)).astype(wide)
+        moved = value.astype(wide) - size * jnp.sign(gradient(seen, i, *args)).astype(wide)
         return jnp.clip(moved, low.astype(wide), high.astype(wide)).astype(start.dtype)
 
     return jax.lax.fori_loop(0, steps, step, start)

@@ -37,6 +37,23 @@ def test_any_length_that_holds_the_end_gives_the_same_text_embedding(model, tiny
         np.testing.assert_allclose(encode(variables, tokens[:, :length]), whole, atol=1e-6)
 
 
+def test_embeddings_may_stand_for_tokens(model, tiny):
+    """Their gradient reaches the end of the text and nothing after it."""
+    towers, variables = model
+    tokens = tokens_of(tiny)
+    embedded = towers.token_table(variables)[tokens]
+    encode = jax.jit(towers.encode_embedded)
+    np.testing.assert_allclose(
+        encode(variables, embedded, tokens),
+        jax.jit(towers.encode_text)(variables, tokens),
+        atol=1e-6,
+    )
+    slope = jax.grad(lambda x: jnp.sum(encode(variables, x, tokens)[:, 0]))(embedded)
+    ends = np.argmax(tokens, axis=1)
+    reached = np.any(slope != 0, axis=2)
+    np.testing.assert_array_equal(reached, np.arange(tokens.shape[1]) <= ends[:, None])
+
+
 def test_scale_starts_at_one_over_0_07_and_is_clamped(model):
     towers, _ = model
     variables = towers.init(jax.random.key(1))

@@ -9,7 +9,13 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.core.mesh import MeshConfig, make_mesh
-from mmjax.ops.contrastive import chunked_info_nce, info_nce, sharded_info_nce, triplet
+from mmjax.ops.contrastive import (
+    chunked_info_nce,
+    info_nce,
+    sharded_info_nce,
+    swapped_info_nce,
+    triplet,
+)
 from tests.oracles import contrastive as oracle
 
 GRADIENT = jax.grad(info_nce, argnums=(0, 1, 2))
@@ -36,6 +42,22 @@ def test_value_and_gradients_equal_the_oracle(scale):
 def test_unaligned_pairs_cost_ln_n():
     same = jnp.ones((8, 4), jnp.float32) / 2
     np.testing.assert_allclose(info_nce(same, same, jnp.float32(20.0)), np.log(8), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_exchanges_equal_the_loss_of_the_changed_batch(n, scale):
+    """At scale 100 most pairs are certain: their term is nearly the whole of its row's sum."""
+    image, text = pairs(n, 5)
+    others = np.stack([pairs(n, 5, seed)[1] for seed in (1, 2)] + [text, image])
+    f32 = [jnp.float32(a) for a in (image, text, others, scale)]
+    found = swapped_info_nce(*f32)
+    wanted = np.zeros((4, n))
+    for which, row in np.ndindex(4, n):
+        changed = text.copy()
+        changed[row] = others[which, row]
+        wanted[which, row] = oracle.info_nce(image, changed, scale)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8, 16, 100])

@@ -12,13 +12,13 @@ def kernel(x):
     return 0.0
 
 
-def weights(source, target):
-    """Row i holds the weights of the source samples in target sample i."""
-    scale = source / target
+def weights(source, target, start=0.0, end=None):
+    """Row i holds the weights of the source samples in sample i of the span [start, end)."""
+    scale = ((source if end is None else end) - start) / target
     stretch = max(scale, 1.0)
     table = np.zeros((target, source))
     for i in range(target):
-        centre = (i + 0.5) * scale
+        centre = start + (i + 0.5) * scale
         for j in range(source):
             table[i, j] = kernel((j + 0.5 - centre) / stretch)
         table[i] /= table[i].sum()

@@ -50,6 +50,8 @@ def linear_towers() -> Towers:
         encode_image=encode_image,
         encode_pixels=encode_image,
         encode_text=encode_text,
+        encode_embedded=lambda variables, embedded, tokens: encode_text(variables, tokens),
+        token_table=lambda variables: variables["params"]["text"],
         logit_scale=scale,
         train_forward=train_forward,
         preset=preset("demo"),

@@ -59,8 +59,10 @@ def test_crop_and_resize(height: int, width: int) -> None:
         columns = bicubic.weights(17, width, float(left), float(right))
         wanted = np.einsum("ph,hwc,qw->pqc", rows, image.astype(np.float64), columns)
         np.testing.assert_allclose(result, wanted, atol=255 * 1e-5)
-        of_pillow = Image.fromarray(image[:, :, 0]).resize(
-            (width, height), Image.Resampling.BICUBIC, box=(left, top, right, bottom)
+        of_pillow = np.asarray(
+            Image.fromarray(image[:, :, 0]).resize(
+                (width, height), Image.Resampling.BICUBIC, box=(left, top, right, bottom)
+            )
         )
         np.testing.assert_allclose(result[:, :, 0], of_pillow, atol=255 * 1e-5)
     np.testing.assert_allclose(resize(images, height, width)[0], found[0], atol=255 * 1e-6)

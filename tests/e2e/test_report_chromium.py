@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from mmjax.scan.report import ReportPair, render
+from mmjax.scan.report_groups import Findings
 from mmjax.scan.report_text import SCORES
-from tests.scan.test_report import report
+from tests.scan.report_pages import findings, report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
@@ -107,7 +108,14 @@ def test_hostile_captions_neither_run_nor_load(browser, hits, tmp_path):
         for i, text in enumerate(attacks(address), 1)
     ]
     page = tmp_path / "report.html"
-    page.write_text(render(report(worst=pairs)), encoding="utf-8")
+    each = [findings(text) for text in attacks(address)]
+    found = Findings(
+        groups=tuple(one.groups[0] for one in each),
+        group_count=len(each),
+        repeated=tuple(one.repeated[0] for one in each),
+        wrong=tuple(one.wrong[0] for one in each),
+    )
+    page.write_text(render(report(worst=pairs, findings=found)), encoding="utf-8")
     dom = browse(browser, page, "--dump-dom")
     assert "<title>test.tar</title>" in dom
     assert "<script" not in dom

@@ -33,11 +33,12 @@ def make_run(
     captions: dict[int, str] | None = None,
     changes: dict[tuple[str, int], dict] | None = None,
     config: dict | None = None,
+    verb: str = "scan",
 ) -> FakeRun:
     """Two shards of 60 pairs, 18 of them poisoned (group 0), 2 skipped in each.
 
     `captions` replaces captions of the first shard by ordinal, `changes` any columns of the rows
-    at (shard, ordinal), `config` is what run.json says beside the inputs.
+    at (shard, ordinal), `config` and `verb` are what run.json says.
     """
     (folder / "verdicts").mkdir(parents=True)
     labels: list[dict] = []
@@ -55,7 +56,7 @@ def make_run(
             for i in range(ROWS)
         ]
     run = {
-        "verb": "scan",
+        "verb": verb,
         "command": ["mmjax", "scan", "{00000..00001}.tar", "--out=run"],
         "config": {
             "inputs": ["{00000..00001}.tar"],

@@ -8,8 +8,8 @@ from mmjax.core.types import STATUSES
 from mmjax.scan.report import render
 from mmjax.scan.report_data import report_data
 from mmjax.scan.report_table import FineHistogram
+from tests.scan.report_pages import assert_inert
 from tests.scan.report_runs import SHARDS, make_run
-from tests.scan.test_report import assert_inert
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,12 @@ def test_skipped_rows_have_reason_and_keys(data):
     assert [(group.status, group.pairs) for group in data.remarks] == [("caption_truncated", 2)]
 
 
+def test_groups_have_pictures(data):
+    (group,) = data.findings.groups
+    assert (group.pairs, len(group.rows)) == (18, 6)
+    assert all(row.jpeg and row.jpeg.startswith(b"\xff\xd8") for row in group.rows)
+
+
 def test_truth_is_compared(data):
     truth = data.truth
     assert truth[:4] == (18, 0, 0, 98)
@@ -94,6 +100,20 @@ def test_the_page_is_inert_and_deterministic(run, data):
     html = render(data)
     assert_inert(html)
     assert html == render(report_data(run.folder, run.source, run.labels))
+
+
+@pytest.mark.parametrize("drop", ["poisoned", "mismatched"])
+@pytest.mark.parametrize("verb", ["scan", "rescore"])
+def test_what_was_dropped_is_read_from_the_configuration(tmp_path, verb, drop):
+    config = {"stages": {"drop": drop}} if verb == "scan" else {"stages": None, "drop": drop}
+    wrong = {"verdict": "mismatched", "mismatch_probability": 0.9}
+    run = make_run(tmp_path / "run", config=config, changes={("00000", 40): wrong}, verb=verb)
+    (run.folder / "clean").mkdir()
+    data = report_data(run.folder)
+    kept = " flagged pairs." if drop == "poisoned" else " flagged and merely wrong pairs."
+    assert data.drop == drop
+    assert data.actions[0].endswith(f"the folder “clean” holds a copy without the{kept}")
+    assert [pair.row.place for pair in data.findings.wrong] == [("00000", 40)]
 
 
 def test_without_a_source_there_are_no_pictures(run):

@@ -168,8 +168,7 @@ def sharded_info_nce(
     return body(image, text, scale)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _logsumexps(
+def _plain_logsumexps(
     image: Float[Array, "r d"], text: Float[Array, "c d"], scale: Float[Array, ""], chunk: int
 ) -> tuple[Float[Array, " r"], Float[Array, " c"]]:
     """The logsumexp of every row and of every column of scale * image text^T."""
@@ -188,6 +187,9 @@ def _logsumexps(
     return rows, jnp.concatenate([of_first, of_others.reshape(-1)])
 
 
+_logsumexps = jax.custom_vjp(_plain_logsumexps, nondiff_argnums=(3,))
+
+
 def _logsumexps_forward(image: Array, text: Array, scale: Array, chunk: int):
     sums = _logsumexps(image, text, scale, chunk)
     return sums, (image, text, scale, *sums)
@@ -204,7 +206,7 @@ def _logsumexps_backward(chunk: int, saved: tuple[Array, ...], cotangents: tuple
         of_logits = by_row + by_column
         return of_logits @ text, jnp.sum(of_logits * cosines), of_logits.T @ image
 
-    def add(sums: tuple[Array, Array], each: tuple[Array, Array, Array]):
+    def add(sums: tuple[Array, Array], each: tuple[Array, ...]):
         of_image, of_scale, of_text = block(*each)
         return (sums[0] + of_image, sums[1] + of_scale), of_text
 

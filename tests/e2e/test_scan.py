@@ -64,7 +64,8 @@ def test_every_row_gets_one_verdict_with_scores(world: World, scanned: Path) -> 
     assert summary["counts"] == {"benign": SHARDS * ROWS}
     assert summary["verdict"] == "no evidence of poisoning"
     for name in SCORES:
-        assert table[name].null_count == 0
+        # a group is of poisoned pairs, and there are none
+        assert table[name].null_count == (SHARDS * ROWS if name == "group" else 0), name
     assert table["shard"].to_pylist() == [f"{i:05d}" for i in range(SHARDS) for _ in range(ROWS)]
     for name in ("sim_original", "sim_generated", "consistency", "poison_score"):
         values = np.array(table[name].to_pylist())

@@ -83,6 +83,7 @@ def train(
         WeightsError: the weights to start from cannot be read.
     """
     _check_batch(config, mesh)
+    distributed.connect(mesh)
     with _run_folder(config, out_dir) as run:
         start = read_start(config.model)
         size = start.shape.vision.image_size

@@ -27,6 +27,8 @@ OPTIONS = (
 
 
 def start(world: World, out: Path, *more: str, stop: int, devices: int) -> subprocess.Popen[str]:
+    # the compiler's slow passes only cost minutes here
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     driver = [sys.executable, "-m", "tests.e2e.terminated", str(stop), "train"]
     arguments = [*OPTIONS, f"--weights={world.weights}", f"--out={out}", *more]
     return subprocess.Popen(
@@ -34,7 +36,7 @@ def start(world: World, out: Path, *more: str, stop: int, devices: int) -> subpr
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(devices=devices),
+        env={**environment(devices=devices), "XLA_FLAGS": flags},
         cwd=ROOT,
     )
 

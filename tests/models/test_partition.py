@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from mmjax.core.mesh import DATA, MODEL
+from mmjax.learn.sharding import shardings
 from mmjax.models.clip import build
 from mmjax.models.partition import RULES
 from mmjax.models.presets import PRESETS
@@ -17,8 +18,6 @@ MESH = AbstractMesh((4, 2), (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.A
 
 @pytest.mark.parametrize("name", ["RN50", "RN101", "ViT-B-32", "ViT-L-14"])
 def test_a_device_of_eight_holds_an_eighth(name):
-    from mmjax.learn.sharding import shardings
-
     params = jax.eval_shape(build(PRESETS[name]).init, jax.random.key(0))["params"]
     places = shardings(params, MESH, RULES)
     sizes = jax.tree.map(lambda leaf: math.prod(leaf.shape), params)

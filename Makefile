@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint check format parity help clean
+.PHONY: demo test slow lint check format parity help clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +21,9 @@ demo: $(STAMP) ## make scenes, poison 1 %, scan them, compare with the truth
 
 test: $(STAMP) ## the default tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+slow: $(STAMP) ## the tests that take minutes each; a release runs them
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## style, types and layers
 	$(BIN)/ruff check .

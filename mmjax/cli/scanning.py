@@ -13,12 +13,28 @@ def scan(config: ScanConfig, flags: argparse.Namespace) -> int:
     """Scan, print what was found, and say it in the exit code."""
     limit = _fail_limit(flags.fail_on)
     out = _out(flags)
+    if flags.part:
+        return _encode_part(config, out, flags)
     truth = _labels(flags.truth)
     from mmjax.scan.pipeline import run_scan
 
     result = run_scan(config, out, truth=truth, overwrite=flags.overwrite)
     _show(result, flags)
     return _exit_code(result, limit)
+
+
+def _encode_part(config: ScanConfig, out: Path, flags: argparse.Namespace) -> int:
+    """Encode one part of the shards and say how far all of them are."""
+    from mmjax.scan.parts import Part, encode_part
+
+    if flags.overwrite:
+        raise ConfigError("--part and --overwrite exclude each other: other parts may be at work")
+    part = Part.parse(flags.part)
+    done = encode_part(config, out, part)
+    print(f"part {part.number}/{part.parts}: its {done.shards:,} shards are stored in {out}")
+    print(f"of all shards {done.stored:,} of {done.total:,} are stored")
+    print("next: the same command on the other parts, then once without --part")
+    return ExitCode.DONE
 
 
 def stages_of(flags: argparse.Namespace) -> dict[str, Any]:

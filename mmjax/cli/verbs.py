@@ -95,6 +95,12 @@ VERBS: dict[str, Verb] = {
             SPLIT,
             BATCH,
             WORKERS,
+            Flag(
+                "part",
+                "encode every N-th shard only, from the I-th (0 to N-1): one command a host; "
+                "without it, what is left is encoded and all is decided",
+                value="I/N",
+            ),
             Flag("fdr", "expected share of benign pairs among those flagged", "stages.fdr"),
             Flag("write_clean", "write shards of the kept pairs", "write_clean", bool),
             DROP._replace(key="stages.drop"),
@@ -108,6 +114,7 @@ VERBS: dict[str, Verb] = {
         ),
         example=(
             "mmjax scan 'cc3m/{00000..00331}.tar' --weights=hf-dir:clip --reference=coco --out=r1\n"
+            "mmjax scan ... --out=r1 --part=3/16   # on host 3 of 16; then once without --part\n"
             "mmjax scan EMBEDDINGS --reference=CLEAN_EMBEDDINGS --out=r2   # no weights needed"
         ),
     ),

@@ -4,6 +4,9 @@ Layout: `run.json` (command, configuration, versions, fingerprints), `log.jsonl`
 `journal/<unit>.json` (one per finished unit of work, written after its outputs), `lock`.
 A unit counts as done only when its journal entry says so and its outputs still have the sizes
 and hashes that the entry recorded.
+
+Several hosts may work in one folder, each on a part of the units: every one of them holds `lock`
+shared and writes `parts/PART.jsonl` in the place of `log.jsonl`.
 """
 
 import contextlib
@@ -15,7 +18,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -89,12 +92,20 @@ def file_sha256(path: Path | str) -> str:
 class RunDir:
     """An opened run folder; use as a context manager so that its lock is released."""
 
-    def __init__(self, path: Path, lock: TextIO, run: dict[str, Any], *, resumed: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        held: contextlib.ExitStack,
+        log: TextIO,
+        run: dict[str, Any],
+        *,
+        resumed: bool,
+    ) -> None:
         self.path = path
         self.run = run
         self.resumed = resumed
-        self._lock = lock
-        self._log = open(path / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self._held = held
+        self._log = log
 
     @classmethod
     def open(
@@ -105,6 +116,7 @@ class RunDir:
         config: Any,
         facts: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        part: str = "",
     ) -> "RunDir":
         """Create the folder, or resume it when the same verb and configuration made it.
 
@@ -115,6 +127,9 @@ class RunDir:
             facts: what else must be equal to resume (input and weights fingerprints) or is worth
                 recording.
             overwrite: empty the folder first, if it is a run of this verb.
+            part: name of the part of the run's units that this process does while others do
+                theirs; what it has not finished is left to whoever does the part next, and
+                versions must be those of the other parts too.
 
         Raises:
             RunError: in use by another process, made by another configuration, not a run folder,
@@ -123,73 +138,30 @@ class RunDir:
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            known = path / "run.json"
-            strangers = [p for p in path.iterdir() if p.name != "lock"]
-            if strangers and not known.exists() and not (path / "log.jsonl").exists():
-                raise RunError(
-                    f"{path} holds files and is not a run of mmjax; choose an empty --out"
-                )
-            lock = open(path / "lock", "a+", encoding="utf-8")  # noqa: SIM115
+            with contextlib.ExitStack() as held:
+                log = path / "log.jsonl"
+                _lock(held, path / "lock", what=str(path), shared=bool(part))
+                if part:
+                    log = path / "parts" / f"{part}.jsonl"
+                    log.parent.mkdir(exist_ok=True)
+                    _lock(held, log.with_suffix(".lock"), what=f"part {part} of {path}")
+                with contextlib.ExitStack() as opening:
+                    if part:  # one after the other, so that the first one's run.json is whole
+                        _lock(opening, log.with_name("opening.lock"), what=str(path), wait=True)
+                    run, resumed = _begin(path, verb, config, facts or {}, overwrite, bool(part))
+                opened = held.enter_context(open(log, "a", encoding="utf-8"))
+                return cls(path, held.pop_all(), opened, run, resumed=resumed)
         except OSError as error:
             raise writing_error(error, path) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise RunError(
-                f"{path} is in use by another mmjax process; wait for it or choose another --out"
-            ) from error
-        with contextlib.ExitStack() as refused:
-            refused.callback(lock.close)
-            run = cls._open_locked(path, lock, verb, config, dict(facts or {}), overwrite)
-            refused.pop_all()  # from here on the lock is the run's to close
-        return run
-
-    @classmethod
-    def _open_locked(
-        cls,
-        path: Path,
-        lock: TextIO,
-        verb: str,
-        config: Any,
-        facts: dict[str, Any],
-        overwrite: bool,
-    ) -> "RunDir":
-        for leftover in path.rglob("*.tmp-*"):
-            if leftover.is_file():
-                leftover.unlink()
-        known = path / "run.json"
-        earlier = json.loads(known.read_text()) if known.exists() else None
-        if earlier is not None and overwrite and earlier["verb"] == verb:
-            for child in path.iterdir():
-                if child.is_dir():
-                    shutil.rmtree(child)
-                elif child.name != "lock":
-                    child.unlink()
-            earlier = None
-        run = {
-            "verb": verb,
-            "config": to_dict(config),
-            "config_digest": digest(config),
-            "facts": facts,
-        }
-        if earlier is not None:
-            _refuse_other(path, earlier, json.loads(json.dumps(run, default=_plain)))
-            return cls(path, lock, earlier, resumed=True)
-        typed = Path(sys.argv[0]).name == "mmjax"
-        run["command"] = ["mmjax", *sys.argv[1:]] if typed else command_line(verb, config, path)
-        run["versions"] = versions()
-        write_json(known, run)
-        return cls(path, lock, run, resumed=False)
 
     def log(self, event: str, **values: Any) -> None:
-        """Append one line to `log.jsonl`."""
+        """Append one line to the log."""
         line = {"time": time.time(), "event": event, **values}
         try:
             self._log.write(json.dumps(line, default=_plain) + "\n")
             self._log.flush()
         except OSError as error:
-            raise writing_error(error, self.path / "log.jsonl") from error
+            raise writing_error(error, Path(self._log.name)) from error
 
     def finish(self, unit: str, outputs: Mapping[str, Path], **values: Any) -> None:
         """Journal a unit as done: call it after all its outputs are in place."""
@@ -226,15 +198,65 @@ class RunDir:
         return json.loads((self.path / "journal" / f"{unit}.json").read_text())
 
     def close(self) -> None:
-        """Close the log and release the lock."""
-        self._log.close()
-        self._lock.close()
+        """Close the log and release the locks."""
+        self._held.close()
 
     def __enter__(self) -> "RunDir":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _lock(
+    held: contextlib.ExitStack, file: Path, *, what: str, shared: bool = False, wait: bool = False
+) -> None:
+    """Lock a file until `held` is closed; RunError when another process has it."""
+    lock = held.enter_context(open(file, "a+", encoding="utf-8"))  # noqa: SIM115
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(lock, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(
+            f"{what} is in use by another mmjax process; wait for it or choose another --out"
+        ) from error
+
+
+def _begin(
+    path: Path, verb: str, config: Any, facts: Mapping[str, Any], overwrite: bool, part: bool
+) -> tuple[dict[str, Any], bool]:
+    """What `run.json` holds, written if it was not there; and whether it was."""
+    known = path / "run.json"
+    strangers = [p for p in path.iterdir() if p.name not in ("lock", "parts")]
+    if strangers and not known.exists() and not (path / "log.jsonl").exists():
+        raise RunError(f"{path} holds files and is not a run of mmjax; choose an empty --out")
+    if not part:  # other parts may be writing theirs
+        for leftover in path.rglob("*.tmp-*"):
+            if leftover.is_file():
+                leftover.unlink()
+    earlier = json.loads(known.read_text()) if known.exists() else None
+    if earlier is not None and overwrite and earlier["verb"] == verb:
+        for child in path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            elif child.name != "lock":
+                child.unlink()
+        earlier = None
+    run = {
+        "verb": verb,
+        "config": to_dict(config),
+        "config_digest": digest(config),
+        "facts": dict(facts),
+        "versions": versions(),
+    }
+    if earlier is not None:
+        keys = ("verb", "config", "facts", *(("versions",) if part else ()))
+        _refuse_other(path, earlier, json.loads(json.dumps(run, default=_plain)), keys)
+        return earlier, True
+    typed = Path(sys.argv[0]).name == "mmjax" and not part
+    run["command"] = ["mmjax", *sys.argv[1:]] if typed else command_line(verb, config, path)
+    write_json(known, run)
+    return run, False
 
 
 def versions() -> dict[str, str]:
@@ -250,11 +272,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _refuse_other(path: Path, earlier: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_other(
+    path: Path, earlier: dict[str, Any], wanted: dict[str, Any], keys: Sequence[str]
+) -> None:
     """Refuse to mix two runs in one folder, naming the first differences."""
     differences = [
         f"{key} was {before!r}, is now {after!r}"
-        for key, before, after in _differences(earlier, wanted)
+        for key, before, after in _differences(earlier, wanted, keys)
     ]
     if differences:
         raise RunError(
@@ -263,7 +287,9 @@ def _refuse_other(path: Path, earlier: dict[str, Any], wanted: dict[str, Any]) -
         )
 
 
-def _differences(earlier: dict[str, Any], wanted: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _differences(
+    earlier: dict[str, Any], wanted: dict[str, Any], keys: Sequence[str]
+) -> Iterator[tuple[str, Any, Any]]:
     def flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value:
             for key, inner in value.items():
@@ -271,9 +297,8 @@ def _differences(earlier: dict[str, Any], wanted: dict[str, Any]) -> Iterator[tu
         else:
             yield prefix, value
 
-    keys = ("verb", "config", "facts")
     before = dict(flat({k: earlier.get(k) for k in keys}, ""))
     after = dict(flat({k: wanted.get(k) for k in keys}, ""))
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            yield key, before.get(key), after.get(key)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield name, before.get(name), after.get(name)

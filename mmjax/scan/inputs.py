@@ -51,21 +51,23 @@ class ScannedSet(NamedTuple):
         return [f"{s.name}: {warning}" for s in self.shards for warning in s.warnings]
 
 
-def encode_source(
+def encode_shards(
     run: RunDir,
     source: Source,
+    shards: Sequence[Shard],
     model: Model,
     config: EncodeConfig,
     *,
     what: str,
     prefix: str,
     mesh: Mesh,
-) -> ScannedSet:
-    """Encode the shards of a source that are not stored yet, and open all of them.
+) -> None:
+    """Encode those of some shards of a source that are not stored yet.
 
     Args:
         run: where embeddings go.
         source: the pairs.
+        shards: which of its shards.
         model: the weights and their tokenizer.
         config: batch sizes, precision, decoder.
         what: label of the progress shown.
@@ -73,33 +75,30 @@ def encode_source(
         mesh: the devices.
 
     Raises:
-        InputError: a shard cannot be read, or there is not one row.
+        InputError: a shard cannot be read.
     """
     if model.weights is None or model.tokenizer is None:
         raise InputError(f"{source.location} holds images; encoding them needs weights")
     left: list[tuple[Shard, str]] = []
-    for shard in source.shards:
+    for shard in shards:
         fingerprint = source.fingerprint(shard)
         if not is_stored(run, shard.name, fingerprint, prefix):
             left.append((shard, fingerprint))
-    if len(left) < len(source.shards):
-        run.log("resume", stored=len(source.shards) - len(left), left=len(left))
-    if left:
-        encoder = make_encoder(model.weights, model.tokenizer, config, mesh=mesh)
-        sizes = [source.sizes.get(shard.name) for shard, _ in left]
-        known = [size for size in sizes if size is not None]
-        shown = meter(sum(known) if len(known) == len(left) else None, what, unit="pair")
-        try:
-            for shard, fingerprint in left:
-                encoded = encode_shard(encoder, source.open_shard(shard), shown)
-                write_shard(run, shard.name, encoded, fingerprint=fingerprint, prefix=prefix)
-                run.log("shard", name=prefix + shard.name, rows=len(encoded.records))
-        finally:
-            shown.close()
-    stored = stored_shards(run, [shard.name for shard in source.shards], prefix)
-    if not any(len(shard.block.valid) for shard in stored):
-        raise InputError(f"{source.location} holds no pairs; name shards with images and captions")
-    return ScannedSet(stored, source)
+    if len(left) < len(shards):
+        run.log("resume", stored=len(shards) - len(left), left=len(left))
+    if not left:
+        return
+    encoder = make_encoder(model.weights, model.tokenizer, config, mesh=mesh)
+    sizes = [source.sizes.get(shard.name) for shard, _ in left]
+    known = [size for size in sizes if size is not None]
+    shown = meter(sum(known) if len(known) == len(left) else None, what, unit="pair")
+    try:
+        for shard, fingerprint in left:
+            encoded = encode_shard(encoder, source.open_shard(shard), shown)
+            write_shard(run, shard.name, encoded, fingerprint=fingerprint, prefix=prefix)
+            run.log("shard", name=prefix + shard.name, rows=len(encoded.records))
+    finally:
+        shown.close()
 
 
 def stored_shards(run: RunDir, names: Sequence[str], prefix: str = "") -> tuple[ScannedShard, ...]:
@@ -188,8 +187,15 @@ def embed(
 ) -> ScannedSet:
     """The embeddings of a set: read when they are brought along, else encoded.
 
-    The arguments are those of `encode_source`.
+    The arguments are those of `encode_shards`.
+
+    Raises:
+        InputError: a shard cannot be read, or there is not one pair.
     """
     if isinstance(opened, EmbeddingSource):
         return read_embeddings(run, opened, prefix=prefix)
-    return encode_source(run, opened, model, config, what=what, prefix=prefix, mesh=mesh)
+    encode_shards(run, opened, opened.shards, model, config, what=what, prefix=prefix, mesh=mesh)
+    stored = stored_shards(run, [shard.name for shard in opened.shards], prefix)
+    if not any(len(shard.block.valid) for shard in stored):
+        raise InputError(f"{opened.location} holds no pairs; name shards with images and captions")
+    return ScannedSet(stored, opened)

@@ -28,8 +28,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "trojan": {"patch_size": 8.0, "sample": 64, "steps": 20, "batch_size": 8},
     "badclip": {"patch_size": 8.0, "sample": 64, "steps": 30, "batch_size": 8,
                 "learning_rate": 0.1},
-    "issba": {"bits": 4, "width": 4, "sample": 96, "steps": 150, "batch_size": 16,
-              "learning_rate": 1e-2},
+    "issba": {"bits": 4, "width": 4, "sample": 96, "steps": 250, "batch_size": 16,
+              "learning_rate": 5e-3},
 }  # fmt: skip
 Prepare = Callable[..., Prepared]
 

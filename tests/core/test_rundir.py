@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,31 @@ def test_disk_full_is_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="disk full while writing"):
         fail()
+
+
+def test_parts_work_at_the_same_time_and_a_whole_run_waits(tmp_path: Path) -> None:
+    opened = partial(rundir.RunDir.open, tmp_path, verb="scan", config=Config())
+    with opened(part="0-of-2") as first, opened(part="1-of-2") as second:
+        assert not first.resumed
+        assert second.resumed
+        second.log("shard")
+        with pytest.raises(RunError, match="part 1-of-2 of .* is in use"):
+            opened(part="1-of-2")
+        with pytest.raises(RunError, match="in use by another mmjax process"):
+            opened()
+    assert (tmp_path / "parts" / "1-of-2.jsonl").read_text().count("shard") == 1
+    assert not (tmp_path / "log.jsonl").exists()
+    with opened() as whole:
+        assert whole.resumed
+        with pytest.raises(RunError, match="in use by another mmjax process"):
+            opened(part="0-of-2")
+
+
+def test_a_part_leaves_what_others_are_writing(tmp_path: Path) -> None:
+    with rundir.RunDir.open(tmp_path, verb="scan", config=Config(), part="0-of-2"):
+        half = tmp_path / "a.npy.tmp-7"
+        half.write_bytes(b"half")
+    with rundir.RunDir.open(tmp_path, verb="scan", config=Config(), part="1-of-2"):
+        assert half.exists()
+    with rundir.RunDir.open(tmp_path, verb="scan", config=Config()):
+        assert not half.exists()

@@ -23,7 +23,6 @@ from mmjax.data.tokenizer import train_bpe
 from mmjax.models.clip import build
 from mmjax.models.presets import PRESETS, TextPreset, VisionPreset
 from mmjax.models.weights import save_weights
-from tests.conftest import ROOT
 
 SECONDS = 300
 """A verb that takes longer hangs, also on a machine that is busy with other things."""
@@ -134,15 +133,8 @@ def scanned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """Of a subprocess: the compilation cache of the tests, no JAX on anything but the CPU."""
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
+    """Of a subprocess: the settings of the tests, so many devices, all of them CPUs."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
 
 
 def command(arguments: Sequence[str | Path]) -> list[str]:

@@ -1,32 +1,207 @@
-"""The launchers: a verb gets onto machines, its exit code comes back."""
+"""The launchers: a verb gets onto machines, its exit code comes back.
 
+Machines that are not here are stood in for by programs that write down how they were called.
+"""
+
+import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import environment
+from tests.e2e.conftest import SECONDS, World, environment, hashes, verdicts
 
 pytestmark = pytest.mark.e2e
+LAUNCH = ROOT / "launch"
+BIN = Path(sys.executable).parent
+FAKE = """#!/usr/bin/env bash
+printf '%s\\n' "$(basename "$0")" "$@" | "{python}" -c \
+'import json,sys; print(json.dumps(sys.stdin.read().splitlines()))' >> "$CALLS"
+exit "${{CODE:-0}}"
+"""
 
 
-def launch(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`local.sh`, with the tests' interpreter's folder on the path."""
+def launch(
+    name: str, *arguments: str | Path, first: Path = BIN, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """A launcher, with the tests' interpreter's folder on the path, after `first`."""
     env = environment() | variables
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    command = [str(ROOT / "launch" / "local.sh"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    env["PATH"] = f"{first}:{BIN}:{env['PATH']}"
+    return subprocess.run(
+        [str(LAUNCH / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=SECONDS,
+        check=False,
+    )
 
 
-def test_local_runs_a_verb_on_as_many_devices_as_asked():
-    ran = launch("doctor", DEVICES="2")
+@pytest.fixture
+def machines(tmp_path: Path):
+    """A folder of programs that note their arguments, and what they noted."""
+    folder, calls = tmp_path / "bin", tmp_path / "calls"
+    folder.mkdir()
+    for name in ("srun", "scontrol", "gcloud", "kubectl", "mmjax"):
+        (folder / name).write_text(FAKE.format(python=sys.executable))
+        (folder / name).chmod(0o755)
+
+    def noted() -> list[list[str]]:
+        return [json.loads(line) for line in calls.read_text().splitlines()]
+
+    return folder, calls, noted
+
+
+def test_scripts_are_sound() -> None:
+    scripts = [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), ROOT / ".ci" / "run"]
+    assert len(scripts) == 5
+    found = subprocess.run(
+        [BIN / "shellcheck", *scripts], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout
+
+
+def test_local_runs_a_verb_on_as_many_devices_as_asked() -> None:
+    ran = launch("local.sh", "doctor", DEVICES="2")
     assert "2 x cpu" in ran.stdout, ran.stderr
 
 
-def test_local_hands_on_the_exit_code_and_wants_a_verb():
-    assert launch("scan", "nowhere.tar").returncode == 2
-    ran = launch()
+def test_local_hands_on_the_exit_code_and_wants_a_verb() -> None:
+    assert launch("local.sh", "scan", "nowhere.tar").returncode == 2
+    ran = launch("local.sh")
     assert ran.returncode == 2
     assert ran.stderr.startswith("usage: launch/local.sh VERB")
+
+
+def test_two_processes_scan_as_one(world: World, scanned: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ran = launch(
+        "multiprocess.py", "--devices=4", "scan", world.shards, *world.flags, f"--out={out}"
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert {line[:4] for line in ran.stdout.splitlines()} == {"[0] ", "[1] "}
+    assert verdicts(out).equals(verdicts(scanned))
+    assert hashes(out / "verdicts") == hashes(scanned / "verdicts")
+
+
+def test_a_failure_ends_all_processes_and_is_the_exit_code(world: World, tmp_path: Path) -> None:
+    ran = launch("multiprocess.py", "scan", "nowhere.tar", f"--out={tmp_path / 'run'}")
+    assert ran.returncode == 2
+    assert "[1] mmjax: error" in ran.stdout or "[0] mmjax: error" in ran.stdout
+    assert launch("multiprocess.py").returncode == 2
+    assert launch("multiprocess.py", "--prozesses=2", "scan").returncode == 2
+
+
+@pytest.mark.slow
+def test_sigterm_reaches_every_process(world: World, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [LAUNCH / "multiprocess.py", "train", "--config=train/demo", f"--weights={world.weights}",
+         f"--out={tmp_path / 'run'}", "--steps=100000", "--config.data.scenes=32",
+         "--config.data.heldout_scenes=0", "--config.batch_size=8", "--config.log_every=1"],
+        env=environment() | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as ran:  # fmt: skip
+        try:
+            metrics = tmp_path / "run" / "metrics.jsonl"
+            deadline = time.monotonic() + SECONDS
+            while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+                assert ran.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+            ran.send_signal(signal.SIGTERM)
+            said, _ = ran.communicate(timeout=SECONDS)
+        finally:
+            ran.terminate()
+    assert ran.returncode == 42, said
+    assert said.count("start the same command again") == 2
+
+
+def test_an_array_of_slurm_jobs_is_the_parts_and_the_job_after_it_decides(machines) -> None:
+    folder, calls, noted = machines
+    array = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1", "CALLS": str(calls)}
+    given = ("my shards/{0..3}.tar", "--out=run")
+    plain = {"MMJAX": str(folder / "mmjax"), "CALLS": str(calls)}
+    for task in range(1, 5):
+        more = array | {"SLURM_ARRAY_TASK_ID": str(task)}
+        assert launch("slurm_scan.sbatch", *given, **plain | more).returncode == 0
+    assert launch("slurm_scan.sbatch", *given, **plain).returncode == 0
+    parts = [[f"--part={i}/4"] for i in range(4)]
+    assert noted() == [["mmjax", "scan", *given, *part] for part in [*parts, []]]
+
+
+@pytest.mark.parametrize("code", [0, 42, 2])
+def test_a_slurm_training_that_was_stopped_is_queued_again(code: int, machines) -> None:
+    folder, calls, noted = machines
+    more = {"CALLS": str(calls), "CODE": str(code), "SLURM_JOB_ID": "7", "MMJAX": "mmjax"}
+    ran = launch("slurm_train.sbatch", "train", "--out=a b", first=folder, **more)
+    assert ran.returncode == code
+    called = ["srun", "--kill-on-bad-exit=1", "--wait=60", "mmjax"]
+    wanted = [[*called, "train", "--out=a b", "--coordinator=auto"]]
+    assert noted() == wanted + [["scontrol", "requeue", "7"]] * (code == 42)
+
+
+def test_every_host_of_a_tpu_vm_has_its_part_and_the_first_decides(machines) -> None:
+    folder, calls, noted = machines
+    more = {"CALLS": str(calls), "TPU": "pod", "ZONE": "z", "HOSTS": "2"}
+    ran = launch("tpu_vm.sh", "scan", "my shards", "--out=run", first=folder, **more)
+    assert ran.returncode == 0, ran.stderr
+    calls_made = noted()
+    assert len(calls_made) == 3
+    hosts = [next(a for a in call if a.startswith("--worker")) for call in calls_made]
+    assert sorted(hosts[:2]) + hosts[2:] == ["--worker=0", "--worker=1", "--worker=0"]
+    commands = [shlex.split(call[-1].removeprefix("--command=")) for call in calls_made]
+    for host, command in zip(hosts[:2], commands[:2], strict=True):
+        assert command[-5:] == [
+            "mmjax/.venv/bin/mmjax", "scan", "my shards", "--out=run",
+            f"--part={host[-1]}/2",
+        ]  # fmt: skip
+    assert commands[2][-4:] == ["mmjax/.venv/bin/mmjax", "scan", "my shards", "--out=run"]
+    assert launch("tpu_vm.sh", "train", first=folder, **more).returncode == 0
+    assert noted()[3][-2:] == [
+        "--worker=all",
+        "--command=mmjax/.venv/bin/mmjax train --coordinator=auto",
+    ]
+    assert launch("tpu_vm.sh", "scan", first=folder, **more | {"CODE": "3"}).returncode == 3
+    assert launch("tpu_vm.sh", "scan", first=folder, CALLS=str(calls)).returncode == 2
+
+
+def gke(*arguments: str) -> dict[str, Any]:
+    options = ("--name=n", "--image=i", "--topology=2x4", "--dry_run")
+    ran = launch("gke.py", *options, *arguments)
+    assert ran.returncode == 0, ran.stderr
+    return yaml.safe_load(ran.stdout)
+
+
+def test_a_jobset_is_made_for_a_slice() -> None:
+    made = gke("--hosts=3", "scan", 'a "b"', "--out=/data/run")
+    job = made["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert (job["parallelism"], job["completions"], job["completionMode"]) == (3, 3, "Indexed")
+    pod = job["template"]["spec"]
+    container = pod["containers"][0]
+    assert container["command"] == [
+        "mmjax", "scan", 'a "b"', "--out=/data/run", "--part=$(JOB_COMPLETION_INDEX)/3",
+    ]  # fmt: skip
+    assert {e["name"] for e in container["env"]} >= {"JOB_COMPLETION_INDEX", "TPU_PROCESS_BOUNDS"}
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    train = gke("train")["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert train["containers"][0]["command"] == ["mmjax", "train", "--coordinator=auto"]
+    assert len(train["containers"][0]["env"]) == 1
+
+
+def test_a_jobset_is_applied(machines) -> None:
+    folder, calls, noted = machines
+    options = ("--name=n", "--image=i", "--topology=2x4", "train")
+    assert launch("gke.py", *options, first=folder, CALLS=str(calls)).returncode == 0
+    assert noted() == [["kubectl", "apply", "-f", "-"]]
+    ran = launch("gke.py", "--name=n", "train")
+    assert ran.returncode == 2
+    assert "wants --image, --topology" in ran.stderr

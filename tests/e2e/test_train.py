@@ -89,6 +89,7 @@ def test_sigterm_saves_and_exits_42_and_the_same_command_ends_at_the_same_bytes(
     assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_train_stop_and_resume_together(
     world: World, whole: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 """The tiny models, one after the other."""
 
+import functools
+
 import pytest
 
 from mmjax.models.clip import build
@@ -22,7 +24,15 @@ def tiny(request) -> Preset:
     return request.param
 
 
+@functools.cache
+def _built(preset: Preset):
+    return build(preset), filled(preset)
+
+
 @pytest.fixture(scope="session")
 def model(tiny):
-    """Float32 towers of the tiny model and variables for them."""
-    return build(tiny), filled(tiny)
+    """Float32 towers of the tiny model and variables for them.
+
+    The same ones, hence the same compiled programs, when pytest comes back to a model.
+    """
+    return _built(tiny)

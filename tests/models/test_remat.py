@@ -24,7 +24,7 @@ def loss_of(preset, *, remat):
         image, text, _, stats = towers.train_forward(variables, images, tokens)
         return jnp.sum((image + text) * wanted), stats
 
-    variables = towers.init(jax.random.key(0))
+    variables = jax.jit(towers.init)(jax.random.key(0))
     return loss, (variables["params"], variables["batch_stats"])
 
 

@@ -16,7 +16,7 @@ from mmjax.data.shards import Shard, ShardView, Source
 from mmjax.scan import inputs
 from mmjax.scan.config import EncodeConfig, StageConfig
 from mmjax.scan.encode import EncodedShard
-from mmjax.scan.inputs import encode_source, read_embeddings
+from mmjax.scan.inputs import embed, read_embeddings
 from mmjax.scan.prepare import Model
 
 
@@ -66,7 +66,7 @@ def source(*names: str, changed: tuple[str, ...] = ()) -> Source:
 def encode(folder: Path, given: Source, prefix: str = "") -> inputs.ScannedSet:
     model = Model._make([object(), object()])  # the fake encoder looks at neither
     with RunDir.open(folder, verb="scan", config=StageConfig()) as run:
-        return encode_source(
+        return embed(
             run,
             given,
             model,
@@ -102,7 +102,7 @@ def test_images_without_weights_are_refused(tmp_path: Path) -> None:
         RunDir.open(tmp_path, verb="scan", config=StageConfig()) as run,
         pytest.raises(InputError, match="needs weights"),
     ):
-        encode_source(
+        embed(
             run,
             source("a"),
             Model(None, None),

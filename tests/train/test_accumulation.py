@@ -43,7 +43,7 @@ def compiled(parts, devices):
     loss_fn = OBJECTIVES["clip"](towers, config, mesh)
     tokens = np.stack([tiny.tokens_of(tiny.VIT, ROWS, seed=k) for k in (0, 1)], axis=1)
     batch = {"images": tiny.images_of(tiny.VIT, ROWS), "tokens": tokens}
-    params = put_state(towers.init(jax.random.key(0))["params"], mesh)
+    params = put_state(jax.jit(towers.init)(jax.random.key(0))["params"], mesh)
     run = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     arguments = params, {}, put_batch(batch, mesh), jax.random.key(1)
     return run.lower(*arguments).compile(), arguments

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmjax.core.errors import ConfigError, ExitCode, InputError
+from mmjax.core.errors import ConfigError, ExitCode, InputError, RunError
 from mmjax.scan.config import FitConfig, ScanConfig, StageConfig
 
 
@@ -67,6 +67,29 @@ def fit_mapping(config: FitConfig, flags: argparse.Namespace) -> int:
     for name, value in diagnostics.items():
         print(f"{name:<28} {value:.4g}" if isinstance(value, float) else f"{name:<28} {value}")
     print(f"mapping   {out}\nnext      mmjax scan INPUT --mapping={out} ...")
+    return ExitCode.DONE
+
+
+def verify(config: None, flags: argparse.Namespace) -> int:
+    """Say what of a finished run is not as it was."""
+    from mmjax.core.journal import damages, read_run
+    from mmjax.scan.verify import accounts, changed_inputs
+
+    path = Path(flags.inputs[0])
+    run = read_run(path)
+    files, found = damages(path)
+    if not found and run["verb"] in ("scan", "rescore"):
+        found = accounts(path, run)
+    unread = ""
+    if not found and run["verb"] == "scan":
+        found, unread = changed_inputs(path, run)
+    for line in found:
+        print(line)
+    if unread:
+        print(f"the input was not compared: {unread}")
+    if found:
+        raise RunError(f"{path} is not what was written: {len(found)} findings")
+    print(f"{path}: {files:,} files are as they were written, and all adds up")
     return ExitCode.DONE
 
 

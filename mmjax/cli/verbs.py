@@ -243,6 +243,14 @@ VERBS: dict[str, Verb] = {
             "--weights=mmjax-dir:runs/flickr8k_small/model --out=runs/flickr8k-scan"
         ),
     ),
+    "verify": Verb(
+        "Check a finished run against its journal: files, counts, manifests, inputs.",
+        "mmjax.cli.scanning:verify",
+        inputs="RUN",
+        inputs_doc="the folder of a finished run",
+        inputs_count=1,
+        example="mmjax verify run1   # exit code 0: as it was written; 2: not",
+    ),
     "pack": Verb(
         "Turn any source into WebDataset shards.",
         "mmjax.cli.laboratory:pack",

@@ -93,8 +93,13 @@ def _plain(value: Any) -> Any:
 
 
 def digest(config: Any) -> str:
-    """A short hash of a configuration's values: equal configurations, equal digests."""
-    text = json.dumps(to_dict(config), sort_keys=True, default=list)
+    """A short hash of a configuration's values: equal configurations, equal digests.
+
+    Args:
+        config: a configuration, or what `to_dict` made of one.
+    """
+    values = config if isinstance(config, dict) else to_dict(config)
+    text = json.dumps(values, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -33,7 +33,10 @@ from mmjax.scan.report import render
 from mmjax.scan.report_data import report_data
 from mmjax.scan.report_truth import compare
 from mmjax.scan.result import ScanResult, summarise
-from mmjax.scan.verdicts import read_verdicts, verdict_table, write_verdicts
+from mmjax.scan.verdicts import decided_files, read_verdicts, verdict_table, write_verdicts
+
+MAPPING, DECISION = "stage/mapping", "stage/decision"
+"""Units of the journal; no shard can have such a name."""
 
 
 class FinishedScan(NamedTuple):
@@ -195,7 +198,7 @@ def _kept_mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mes
     fingerprints: list[str] = []
     if given.reference is not None:
         fingerprints = [given.reference.fingerprint(shard) for shard in given.reference.shards]
-    entry = run.finished("mapping")
+    entry = run.finished(MAPPING)
     if entry is not None and entry["reference"] == fingerprints:
         return load_mapping(folder)
     mapping = given.mapping
@@ -216,7 +219,7 @@ def _kept_mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mes
     save_mapping(folder, mapping)
     files = [folder / name for name in ("mapping.json", *NUMBERS)]
     outputs = {file.name: file for file in files if file.is_file()}
-    run.finish("mapping", outputs, reference=fingerprints)
+    run.finish(MAPPING, outputs, reference=fingerprints)
     return mapping
 
 
@@ -262,5 +265,6 @@ def _decide(
     write_json(run.path / "summary.json", summary)
     page = run.path / "report" / "index.html"
     write_bytes(page, render(report_data(run.path, scanned.source, labels)).encode())
+    run.finish(DECISION, {str(f.relative_to(run.path)): f for f in decided_files(run.path)})
     run.log("done", **summary["counts"])
     return ScanResult(run.path, summary, page)

@@ -154,6 +154,13 @@ def write_verdicts(
     return Counts(dict(verdicts), dict(statuses), dict(flags))
 
 
+def decided_files(folder: Path) -> list[Path]:
+    """Everything that says what was decided: verdicts, manifests, summary, report."""
+    listed = [folder / f"{name}.parquet" for name in manifests("poisoned")]
+    told = [folder / "summary.json", folder / "report" / "index.html"]
+    return [*sorted((folder / "verdicts").glob("*.parquet")), *listed, *told]
+
+
 def remove_others(folder: Path, names: Collection[str]) -> None:
     """Remove the files of shards that are no longer in the input."""
     for file in folder.iterdir():

@@ -41,7 +41,10 @@ def test_four_hosts_begin_one_is_lost_and_two_finish(
     ran = run(*scan(world, out))
     assert ran.code == 0, ran.err
     assert verdicts(out).equals(verdicts(scanned))
-    assert hashes(out, without=APART) == hashes(scanned, without=APART)
+    made, wanted = (hashes(folder, without=APART) for folder in (out, scanned))
+    del made["journal/stage/decision.json"], wanted["journal/stage/decision.json"]
+    assert made == wanted
+    # the page names its folder, and the decision's entry holds the hash of the page
     page, other = (folder / "report" / "index.html" for folder in (out, scanned))
     assert page.read_text().replace(str(out), str(scanned)) == other.read_text()
 

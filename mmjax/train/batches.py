@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -14,7 +14,9 @@ from mmjax.data.loader import load_shard
 from mmjax.data.scenes import scene_arrays
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizer import Tokenizer, bucket_length
+from mmjax.train.autoaugment import autoaugment
 from mmjax.train.config import DataConfig
+from mmjax.train.rewording import reword
 
 
 class PairTable(NamedTuple):
@@ -108,6 +110,17 @@ def fingerprint(table: PairTable) -> str:
     return content.hexdigest()
 
 
+Views = Literal["none", "beside", "instead"]
+"""What becomes of the augmentations of a batch (AutoAugment, rewordings)."""
+
+Marks = Callable[[int], Mapping[str, np.ndarray]]
+"""From the number of an epoch to arrays with an element a caption, whose rows a batch holds."""
+
+
+BatchAt = Callable[..., dict[str, np.ndarray]]
+"""`batch_at(step, *, views="none", marks=...)`, see `make_batches`."""
+
+
 def make_batches(
     table: PairTable,
     tokenizer: Tokenizer,
@@ -115,21 +128,78 @@ def make_batches(
     batch_size: int,
     captions_per_image: int,
     seed: int,
+    workers: int = 1,
     part: tuple[int, int] = (0, 1),
-) -> Callable[[int], dict[str, np.ndarray]]:
+) -> BatchAt:
     """Make `batch_at(step)`: `images` uint8 [b, s, s, 3] and `tokens` int32 [b, k, l].
 
     An epoch is a random order of the images, cut into whole batches; what is left over (another
     remainder each epoch) waits for the next. The captions of an image take turns in a random order
     of its own, k of them an epoch. l is the bucket of the longest caption in the batch.
 
+    `views` adds an augmentation of every image and a rewording of every caption: `beside` as
+    `image_views` and `token_views`, of the same shapes; `instead` in the place of the pairs. They
+    depend on seed, step and row alone. `marks` adds arrays [b, k] with the elements of the batch's
+    captions.
+
     Args:
         table: what is learned from.
         tokenizer: of the captions.
         batch_size: images of a batch, over all processes.
         captions_per_image: k.
-        seed: of both orders.
+        seed: of both orders and of the views.
+        workers: threads that augment images.
         part: (i, n) gives the i-th n-th of every batch's rows: what process i of n feeds.
+
+    Raises:
+        ConfigError: fewer images than one batch.
+    """
+    steps_per_epoch = epoch_steps(table, batch_size)
+    count = len(table.images)
+    captions = [text for each in table.captions for text in each]
+    encoded = tokenizer.encode(captions)
+    sizes = np.array([len(each) for each in table.captions])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    turns = _turns(sizes, keys.host(seed, "captions"))
+    fed = slice(part[0] * batch_size // part[1], (part[0] + 1) * batch_size // part[1])
+
+    def batch_at(
+        step: int, *, views: Views = "none", marks: Marks = lambda epoch: {}
+    ) -> dict[str, np.ndarray]:
+        epoch, within = divmod(step, steps_per_epoch)
+        order = keys.host(seed, "order", epoch).permutation(count)
+        chosen = order[within * batch_size : (within + 1) * batch_size]
+        turn = epoch * captions_per_image + np.arange(captions_per_image)
+        rows = turns[starts[chosen][:, None] + turn[None] % sizes[chosen][:, None]]
+        images, ids = table.images[chosen[fed]], encoded.ids[rows[fed]]
+        longest = int(encoded.lengths[rows].max())
+        viewed = {}
+        if views != "none":
+            # all processes reword all rows, for they must agree on the longest
+            reworded = tokenizer.encode(
+                [
+                    reword(captions[row], keys.host(seed, "rewording", step, place))
+                    for place, row in enumerate(rows.reshape(-1))
+                ]
+            )
+            rngs = [keys.host(seed, "view", step, place) for place in range(batch_size)[fed]]
+            viewed["images"] = autoaugment(images, rngs, workers=workers)
+            viewed["tokens"] = reworded.ids.reshape(*rows.shape, -1)[fed]
+            longest = max(longest, int(reworded.lengths.max()))
+        length = bucket_length(longest, tokenizer.context_length)
+        batch = {"images": images, "tokens": ids[..., :length]}
+        if views == "beside":
+            batch["image_views"] = viewed["images"]
+            batch["token_views"] = viewed["tokens"][..., :length]
+        elif views == "instead":
+            batch = {"images": viewed["images"], "tokens": viewed["tokens"][..., :length]}
+        return batch | {name: array[rows[fed]] for name, array in marks(epoch).items()}
+
+    return batch_at
+
+
+def epoch_steps(table: PairTable, batch_size: int) -> int:
+    """Whole batches of an epoch.
 
     Raises:
         ConfigError: fewer images than one batch.
@@ -140,24 +210,7 @@ def make_batches(
             f"a batch of {batch_size} images wants at least as many, got {count}; "
             "lower batch_size or give more data"
         )
-    encoded = tokenizer.encode([text for each in table.captions for text in each])
-    sizes = np.array([len(each) for each in table.captions])
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    turns = _turns(sizes, keys.host(seed, "captions"))
-    steps_per_epoch = count // batch_size
-
-    def batch_at(step: int) -> dict[str, np.ndarray]:
-        epoch, within = divmod(step, steps_per_epoch)
-        order = keys.host(seed, "order", epoch).permutation(count)
-        chosen = order[within * batch_size : (within + 1) * batch_size]
-        turn = epoch * captions_per_image + np.arange(captions_per_image)
-        rows = turns[starts[chosen][:, None] + turn[None] % sizes[chosen][:, None]]
-        length = bucket_length(int(encoded.lengths[rows].max()), tokenizer.context_length)
-        fed = slice(part[0] * batch_size // part[1], (part[0] + 1) * batch_size // part[1])
-        tokens = encoded.ids[rows[fed]][..., :length]
-        return {"images": table.images[chosen[fed]], "tokens": tokens}
-
-    return batch_at
+    return count // batch_size
 
 
 def _turns(sizes: Sequence[int] | np.ndarray, rng: np.random.Generator) -> np.ndarray:

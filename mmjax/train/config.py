@@ -6,6 +6,7 @@ from typing import Literal
 from mmjax.core.config import MeshConfig, option
 from mmjax.core.errors import ConfigError
 from mmjax.learn.config import OptimizerConfig
+from mmjax.train.defence import DefenceConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class TrainConfig:
     model: ModelConfig = option(ModelConfig())
     augment: AugmentConfig = option(AugmentConfig())
     optimizer: OptimizerConfig = option(OptimizerConfig())
-    objective: Literal["clip"] = option("clip", "what is minimised (train.objectives)")
+    defence: DefenceConfig = option(DefenceConfig())
     steps: int = option(1_500, "length of the run", low=1)
     batch_size: int = option(128, "images of a step, over all devices", low=2)
     accumulate: int = option(

@@ -1,32 +1,23 @@
 """What a CLIP training run minimises: a table of makers of loss functions."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from mmjax.core.keys import stream
-from mmjax.learn.step import LossFn
+from mmjax.learn.step import LossFn, Metrics
 from mmjax.models.clip import MAX_SCALE, Towers
 from mmjax.ops.contrastive import sharded_info_nce
-from mmjax.train.accumulation import in_parts
-from mmjax.train.augment import augment
+from mmjax.ops.pair_losses import sharded_pair_losses
 from mmjax.train.config import TrainConfig
+from mmjax.train.embedding import Batch, Embedded, make_embed
 
 PyTree = Any
-
-
-class Embedded(NamedTuple):
-    """Unit-norm embeddings of a batch: one row an image, k captions each."""
-
-    image: Float[Array, "b d"]
-    texts: Float[Array, "b k d"]
-
-
 Objective = Callable[[Towers, TrainConfig, Mesh], LossFn]
+Loss = Callable[[Embedded, Batch], tuple[Float[Array, ""], Metrics]]
 
 
 def clip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
@@ -37,34 +28,35 @@ def clip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
     more than captions do.
     """
 
-    def loss_fn(
-        params: PyTree, batch_stats: PyTree, batch: Mapping[str, jax.Array], key: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
-        images = augment(batch["images"], config.augment, key=stream(key, "augment"))
-        pairs = {"images": images, "tokens": batch["tokens"]}
+    def loss(embedded: Embedded, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+        return _cross_modal(embedded, batch["tokens"].shape[1], config, mesh), {}
 
-        def embed(stats: PyTree, pairs: Mapping[str, jax.Array]) -> tuple[PyTree, Embedded]:
-            variables = {"params": params, "batch_stats": stats}
-            first, *others = jnp.unstack(pairs["tokens"], axis=1)
-            image, text, _, stats = towers.train_forward(variables, pairs["images"], first)
-            texts = [text, *(towers.encode_text(variables, tokens) for tokens in others)]
-            return stats, Embedded(image, jnp.stack(texts, axis=1))
-
-        batch_stats, (image, texts) = in_parts(
-            embed, batch_stats, pairs, parts=config.accumulate, mesh=mesh
-        )
-        scale = towers.logit_scale({"params": params, "batch_stats": batch_stats})
-        losses = [
-            sharded_info_nce(image, text, scale, mesh=mesh, chunk=config.loss_chunk)
-            for text in jnp.unstack(texts, axis=1)
-        ]
-        return jnp.mean(jnp.stack(losses)), (batch_stats, {"scale": scale})
-
-    return loss_fn
+    return _loss_fn(loss, towers, config, mesh)
 
 
-OBJECTIVES: dict[str, Objective] = {"clip": clip}
-"""Makers of loss functions by the name in `TrainConfig.objective`."""
+def cleanclip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
+    """CleanCLIP: CLIP's loss, and every image and caption told by its own augmentation.
+
+        loss = clip + weight (H(image, its view) + H(caption, its rewording)) / 2
+
+    H is the mean cross-entropy of finding the augmentation of a sample among those of the batch:
+    one direction, at CLIP's own temperature. A batch holds `image_views` and `token_views` too.
+
+    Source: Bansal et al. 2023 (arXiv:2303.03323), equation 4; CleanCLIP src/train.py `get_loss`.
+    """
+
+    def loss(embedded: Embedded, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+        captions = batch["tokens"].shape[1]
+        cross_modal = _cross_modal(embedded, captions, config, mesh)
+        in_modal = jnp.mean(_in_modal(embedded, captions, config, mesh))
+        total = cross_modal + config.defence.cleanclip.weight * in_modal
+        return total, {"cross_modal": cross_modal, "in_modal": in_modal}
+
+    return _loss_fn(loss, towers, config, mesh)
+
+
+OBJECTIVES: dict[str, Objective] = {"clip": clip, "cleanclip": cleanclip}
+"""Makers of loss functions by name."""
 
 
 def clamp_scale(params: PyTree) -> PyTree:
@@ -75,3 +67,46 @@ def clamp_scale(params: PyTree) -> PyTree:
     """
     bounded = jnp.clip(params["log_scale"], 0, jnp.log(MAX_SCALE))
     return {**params, "log_scale": bounded}
+
+
+def _loss_fn(loss: Loss, towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
+    """The loss function of a model whose state are its batch statistics."""
+    embed = make_embed(towers, config, mesh)
+
+    def loss_fn(
+        params: PyTree, batch_stats: PyTree, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        batch_stats, embedded = embed(params, batch_stats, batch, key)
+        value, told = loss(embedded, batch)
+        return value, (batch_stats, {"scale": embedded.scale, **told})
+
+    return loss_fn
+
+
+def _cross_modal(
+    embedded: Embedded, captions: int, config: TrainConfig, mesh: Mesh
+) -> Float[Array, ""]:
+    """The mean InfoNCE of the images with each of their captions."""
+    image = embedded.image[:, 0]
+    losses = [
+        sharded_info_nce(image, text, embedded.scale, mesh=mesh, chunk=config.loss_chunk)
+        for text in jnp.unstack(embedded.texts[:, :captions], axis=1)
+    ]
+    return jnp.mean(jnp.stack(losses))
+
+
+def _in_modal(
+    embedded: Embedded, captions: int, config: TrainConfig, mesh: Mesh
+) -> Float[Array, " b"]:
+    """Each sample's mean cross-entropy with its augmentation, of image and captions alike."""
+    everyone: Bool[Array, " b"] = jnp.ones(len(embedded.image), bool)
+
+    def told(own: Float[Array, "b d"], view: Float[Array, "b d"]) -> Float[Array, " b"]:
+        return sharded_pair_losses(
+            own, view, embedded.scale, everyone, mesh=mesh, chunk=config.loss_chunk
+        )
+
+    of_image = told(embedded.image[:, 0], embedded.image[:, 1])
+    texts = jnp.unstack(embedded.texts, axis=1)
+    of_texts = [told(*pair) for pair in zip(texts[:captions], texts[captions:], strict=True)]
+    return (of_image + jnp.mean(jnp.stack(of_texts), axis=0)) / 2

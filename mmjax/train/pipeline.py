@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from mmjax.train.batches import (
 )
 from mmjax.train.config import TrainConfig
 from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.stages import plan
 from mmjax.train.start import fit_text, read_start
 
 Evaluate = Callable[[Towers, Mapping[str, Any], Tokenizer, PairTable], dict[str, float]]
@@ -162,13 +164,8 @@ def _fit(
     rules = RULES if config.fsdp else without(RULES, DATA)
     initial = initial or towers.init(stream(key, "weights"))
     averaged = config.average > 0
-    state = create(initial["params"], initial["batch_stats"], optimizer, averaged=averaged)
-    step = make_step(
-        OBJECTIVES[config.objective](towers, config, mesh),
-        optimizer,
-        clamp_scale,
-        average_decay=config.average,
-        max_skipped=config.max_skipped,
+    state = initial_state = create(
+        initial["params"], initial["batch_stats"], optimizer, averaged=averaged
     )
     batch_at = make_batches(
         table,
@@ -176,24 +173,32 @@ def _fit(
         batch_size=config.batch_size,
         captions_per_image=config.captions_per_image,
         seed=config.seed,
+        workers=config.data.workers,
         part=(jax.process_index(), jax.process_count()),
     )
-    with contextlib.ExitStack() as stack:
-        on_metrics = stack.enter_context(_metrics(config, out_dir))
-        state = fit(
-            state,
-            step,
-            batch_at,
-            steps=config.steps,
-            key=stream(key, "steps"),
-            mesh=mesh,
-            rules=rules,
-            checkpoint_dir=out_dir / "checkpoints",
-            checkpoint_every=config.checkpoint_every,
-            data=data,
-            on_metrics=on_metrics,
-            stop=stop,
-        )
+    with _metrics(config, out_dir) as on_metrics:
+        for stage in plan(config):
+            step = make_step(
+                OBJECTIVES[stage.objective](towers, config, mesh),
+                optimizer,
+                clamp_scale,
+                average_decay=config.average,
+                max_skipped=config.max_skipped,
+            )
+            state = fit(
+                initial_state,
+                step,
+                partial(batch_at, views=stage.views),
+                steps=stage.end,
+                key=stream(key, "steps"),
+                mesh=mesh,
+                rules=rules,
+                checkpoint_dir=out_dir / "checkpoints",
+                checkpoint_every=config.checkpoint_every,
+                data=data,
+                on_metrics=on_metrics,
+                stop=stop,
+            )
     params, batch_stats = state.average if averaged else (state.params, state.model_state)
     return gather({"params": params, "batch_stats": batch_stats}, mesh)
 

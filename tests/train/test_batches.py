@@ -83,6 +83,49 @@ def test_a_batch_depends_on_step_and_seed_alone(table, tokenizer):
     assert not np.array_equal(one["images"], batches(table, tokenizer, seed=1)(7)["images"])
 
 
+def test_views_belong_to_their_rows_and_to_the_step(table, tokenizer):
+    noise = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), np.uint8)
+    table = table._replace(images=noise)
+    batch_at = batches(table, tokenizer, k=2)
+    plain, beside, instead = (batch_at(3, views=v) for v in ("none", "beside", "instead"))
+    assert set(plain) == {"images", "tokens"}
+    for name, view in (("images", "image_views"), ("tokens", "token_views")):
+        np.testing.assert_array_equal(plain[name], beside[name])
+        np.testing.assert_array_equal(instead[name], beside[view])
+        assert beside[view].shape == beside[name].shape
+        assert not np.array_equal(beside[view], beside[name])
+    for texts, views in zip(
+        *(decoded(tokenizer, beside[name]) for name in ("tokens", "token_views")), strict=True
+    ):
+        for text, view in zip(texts, views, strict=True):
+            assert set(view.split()) <= set(text.split())  # words that no synonyms are known of
+    np.testing.assert_array_equal(
+        batches(table, tokenizer, k=2)(3, views="beside")["image_views"], beside["image_views"]
+    )
+    later = batch_at(3 + 2 * 5 * 4, views="instead")
+    assert not np.array_equal(later["images"], instead["images"])
+
+
+def test_processes_feed_the_rows_of_the_whole_batch(table, tokenizer):
+    def parts(views):
+        made = [
+            make_batches(table, tokenizer, batch_size=4, captions_per_image=2, seed=0, part=(i, 2))(
+                1, views=views, marks=lambda epoch: {"number": np.arange(len(table.owners))}
+            )
+            for i in range(2)
+        ]
+        return {name: np.concatenate([part[name] for part in made]) for name in made[0]}
+
+    whole = batches(table, tokenizer, k=2)(1, views="beside")
+    joined = parts("beside")
+    for name, rows in whole.items():
+        np.testing.assert_array_equal(joined[name], rows)
+    captions = [text for each in table.captions for text in each]
+    assert decoded(tokenizer, whole["tokens"]) == [
+        [captions[n] for n in row] for row in joined["number"]
+    ]
+
+
 def test_too_few_images_are_refused(table, tokenizer):
     with pytest.raises(ConfigError, match="batch of 11 images wants at least as many, got 10"):
         make_batches(table, tokenizer, batch_size=11, captions_per_image=1, seed=0)

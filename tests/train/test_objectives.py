@@ -9,19 +9,25 @@ from mmjax.models.clip import Towers
 from mmjax.models.policy import Policy
 from mmjax.models.presets import preset
 from mmjax.train.config import TrainConfig
+from mmjax.train.defence import CleanClipConfig, DefenceConfig
 from mmjax.train.objectives import OBJECTIVES, clamp_scale
 from tests.oracles.contrastive import info_nce
+from tests.oracles.pair_losses import pair_losses
 
 RNG = np.random.default_rng(0)
 BATCH = {
     "images": RNG.integers(0, 256, (8, 2, 2, 3)).astype(np.uint8),
     "tokens": RNG.integers(0, 20, (8, 3, 4)).astype(np.int32),
+    "image_views": RNG.integers(0, 256, (8, 2, 2, 3)).astype(np.uint8),
+    "token_views": RNG.integers(0, 20, (8, 3, 4)).astype(np.int32),
 }
+PLAIN = {name: BATCH[name] for name in ("images", "tokens")}
 PARAMS = {
     "image": np.float32(RNG.normal(size=(12, 5)) / 100),
     "text": np.float32(RNG.normal(size=(4, 5))),
     "log_scale": np.float32(2.0),
 }
+SCALE = float(np.exp(2.0))
 
 
 def unit(x):
@@ -59,25 +65,55 @@ def linear_towers() -> Towers:
     )
 
 
-def value_and_gradient(name, devices):
+def value_and_gradient(name, devices, batch=BATCH, **options):
     mesh = make_mesh(MeshConfig(data=devices))
-    loss_fn = OBJECTIVES[name](linear_towers(), TrainConfig(), mesh)
+    loss_fn = OBJECTIVES[name](linear_towers(), TrainConfig(**options), mesh)
     run = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    batch = put_batch(BATCH, mesh)
-    return run(put_state(PARAMS, mesh), {}, batch, jax.random.key(0))
+    state = {"seen": jnp.zeros(())}
+    return run(put_state(PARAMS, mesh), state, put_batch(batch, mesh), jax.random.key(0))
+
+
+def embeddings(images="images", tokens="tokens"):
+    """The images' and their captions' embeddings, in float64."""
+    towers = linear_towers()
+    image = np.float64(towers.encode_image({"params": PARAMS}, BATCH[images]))
+    texts = [
+        np.float64(towers.encode_text({"params": PARAMS}, BATCH[tokens][:, k])) for k in range(3)
+    ]
+    return image, texts
 
 
 def test_clip_is_the_mean_over_an_images_captions():
-    (loss, (stats, metrics)), _ = value_and_gradient("clip", 1)
-    towers = linear_towers()
-    image = np.float64(towers.encode_image({"params": PARAMS}, BATCH["images"]))
-    texts = [
-        np.float64(towers.encode_text({"params": PARAMS}, BATCH["tokens"][:, k])) for k in range(3)
-    ]
-    wanted = np.mean([info_nce(image, text, float(np.exp(2.0))) for text in texts])
+    (loss, (stats, metrics)), _ = value_and_gradient("clip", 1, PLAIN)
+    image, texts = embeddings()
+    wanted = np.mean([info_nce(image, text, SCALE) for text in texts])
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
     np.testing.assert_allclose(metrics["scale"], np.exp(2.0), rtol=1e-6)
     assert set(stats) == {"seen"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.5])
+def test_cleanclip_adds_what_tells_a_sample_by_its_augmentation(weight):
+    defence = DefenceConfig("cleanclip", CleanClipConfig(weight))
+    (loss, (_, metrics)), _ = value_and_gradient("cleanclip", 1, defence=defence)
+    image, texts = embeddings()
+    image_view, text_views = embeddings("image_views", "token_views")
+    everyone = np.ones(8, bool)
+    of_image = np.mean(pair_losses(image, image_view, SCALE, everyone))
+    of_texts = np.mean(
+        [pair_losses(*pair, SCALE, everyone) for pair in zip(texts, text_views, strict=True)]
+    )
+    cross_modal = np.mean([info_nce(image, text, SCALE) for text in texts])
+    np.testing.assert_allclose(metrics["in_modal"], (of_image + of_texts) / 2, rtol=1e-5)
+    np.testing.assert_allclose(metrics["cross_modal"], cross_modal, rtol=1e-5)
+    wanted = cross_modal + weight * (of_image + of_texts) / 2
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+
+
+def test_views_in_two_parts_have_the_same_loss():
+    (whole, _), _ = value_and_gradient("cleanclip", 2)
+    (parts, _), _ = value_and_gradient("cleanclip", 2, accumulate=2)
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

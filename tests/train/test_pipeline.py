@@ -11,9 +11,7 @@ from mmjax.core.errors import ConfigError, RetryError, RunError
 from mmjax.core.mesh import MeshConfig, make_mesh
 from mmjax.evaluate.retrieval import evaluate_pairs
 from mmjax.learn.config import OptimizerConfig
-from mmjax.models import presets
 from mmjax.models.clip import build
-from mmjax.models.presets import Preset, TextPreset, VisionPreset
 from mmjax.models.weights import load_weights
 from mmjax.train.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
 from mmjax.train.pipeline import train
@@ -28,19 +26,6 @@ CONFIG = TrainConfig(
     checkpoint_every=5,
     log_every=1,
 )
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    shape = Preset(
-        name="tiny",
-        embed_dim=16,
-        vision=VisionPreset(32, 32, 1, patch_size=16, head_width=32),
-        text=TextPreset(width=32, heads=1, layers=1, vocab_size=640, context_length=32),
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.PRESETS, "tiny", shape)
-        yield shape
 
 
 @pytest.fixture(scope="module")

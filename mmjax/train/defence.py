@@ -14,8 +14,18 @@ class CleanClipConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RoClipConfig:
+    """RoCLIP (Yang et al. 2023): in some epochs images are matched with captions of others."""
+
+    pool: int = option(21_845, "captions in the pool, rounded up to whole batches", low=1)
+    every: int = option(2, "every so many epochs images take their captions from the pool", low=1)
+    augment: bool = option(True, "train on augmentations (AutoAugment, rewordings) throughout")
+
+
+@dataclasses.dataclass(frozen=True)
 class DefenceConfig:
     """Which defence, and the options of each; only the named one's are read."""
 
-    name: Literal["none", "cleanclip"] = option("none", "how training is defended")
+    name: Literal["none", "cleanclip", "roclip"] = option("none", "how training is defended")
     cleanclip: CleanClipConfig = option(CleanClipConfig())
+    roclip: RoClipConfig = option(RoClipConfig())

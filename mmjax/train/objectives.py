@@ -12,8 +12,10 @@ from mmjax.learn.step import LossFn, Metrics
 from mmjax.models.clip import MAX_SCALE, Towers
 from mmjax.ops.contrastive import sharded_info_nce
 from mmjax.ops.pair_losses import sharded_pair_losses
+from mmjax.ops.pool import put, sharded_nearest_entries
 from mmjax.train.config import TrainConfig
 from mmjax.train.embedding import Batch, Embedded, make_embed
+from mmjax.train.pool import Pooled
 
 PyTree = Any
 Objective = Callable[[Towers, TrainConfig, Mesh], LossFn]
@@ -55,7 +57,39 @@ def cleanclip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
     return _loss_fn(loss, towers, config, mesh)
 
 
-OBJECTIVES: dict[str, Objective] = {"clip": clip, "cleanclip": cleanclip}
+def roclip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
+    """RoCLIP: where `pooled` says so, an image is matched with the nearest caption of a pool.
+
+    The loss stays CLIP's. The pool holds the embeddings of captions as they were when their batch
+    came, so that on such steps the gradient reaches the text tower through the scale alone. A
+    batch is looked up before its own captions enter the pool. The model's state is a `Pooled`; a
+    batch holds `pooled` (bool [b, k]), the same for all rows.
+
+    Source: Yang et al. 2023 (arXiv:2303.06854), section 4; BigML-CS-UCLA/RoCLIP model/src/train.py
+    `get_loss`, which looks up by the image too.
+    """
+    embed = make_embed(towers, config, mesh)
+
+    def loss_fn(
+        params: PyTree, state: Pooled, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Pooled, Metrics]]:
+        batch_stats, embedded = embed(params, state.batch_stats, batch, key)
+        fixed = jax.lax.stop_gradient(embedded)
+        found = sharded_nearest_entries(fixed.image[:, 0], state.captions, mesh=mesh)
+        pooled = batch["pooled"][..., None]
+        texts = jnp.where(pooled, found[:, None], embedded.texts)
+        loss = _cross_modal(embedded._replace(texts=texts), texts.shape[1], config, mesh)
+        oldest = state.captions[state.turn % len(state.captions)]
+        captions = put(state.captions, jnp.where(pooled, fixed.texts, oldest), state.turn)
+        turn = state.turn + jnp.any(pooled)
+        similarity = jnp.mean(jnp.sum(fixed.image[:, 0] * found, axis=1))
+        told = {"scale": embedded.scale, "pooled": jnp.any(pooled), "nearest_cosine": similarity}
+        return loss, (Pooled(batch_stats, captions, turn), told)
+
+    return loss_fn
+
+
+OBJECTIVES: dict[str, Objective] = {"clip": clip, "cleanclip": cleanclip, "roclip": roclip}
 """Makers of loss functions by name."""
 
 

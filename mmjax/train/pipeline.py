@@ -36,6 +36,7 @@ from mmjax.train.batches import (
 )
 from mmjax.train.config import TrainConfig
 from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.pool import POOL_RULES, first_state, statistics
 from mmjax.train.stages import plan
 from mmjax.train.start import fit_text, read_start
 
@@ -161,12 +162,13 @@ def _fit(
     """Run the loop; returns the trained variables, or their averages, whole."""
     key = jax.random.key(config.seed)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    rules = RULES if config.fsdp else without(RULES, DATA)
+    rules = (*(RULES if config.fsdp else without(RULES, DATA)), *POOL_RULES)
     initial = initial or towers.init(stream(key, "weights"))
     averaged = config.average > 0
-    state = initial_state = create(
-        initial["params"], initial["batch_stats"], optimizer, averaged=averaged
+    model_state = first_state(
+        config, initial["batch_stats"], towers.preset.embed_dim, key=stream(key, "pool")
     )
+    state = first = create(initial["params"], model_state, optimizer, averaged=averaged)
     batch_at = make_batches(
         table,
         tokenizer,
@@ -177,7 +179,7 @@ def _fit(
         part=(jax.process_index(), jax.process_count()),
     )
     with _metrics(config, out_dir) as on_metrics:
-        for stage in plan(config):
+        for stage in plan(config, captions=len(table.owners)):
             step = make_step(
                 OBJECTIVES[stage.objective](towers, config, mesh),
                 optimizer,
@@ -186,9 +188,9 @@ def _fit(
                 max_skipped=config.max_skipped,
             )
             state = fit(
-                initial_state,
+                first,
                 step,
-                partial(batch_at, views=stage.views),
+                partial(batch_at, views=stage.views, marks=stage.marks),
                 steps=stage.end,
                 key=stream(key, "steps"),
                 mesh=mesh,
@@ -199,8 +201,8 @@ def _fit(
                 on_metrics=on_metrics,
                 stop=stop,
             )
-    params, batch_stats = state.average if averaged else (state.params, state.model_state)
-    return gather({"params": params, "batch_stats": batch_stats}, mesh)
+    params, model_state = state.average if averaged else (state.params, state.model_state)
+    return gather({"params": params, "batch_stats": statistics(model_state)}, mesh)
 
 
 @contextlib.contextmanager

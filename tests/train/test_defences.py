@@ -24,6 +24,7 @@ PLAIN = {
 
 DEFENCES = {
     "cleanclip": {},
+    "roclip": {"pool": 30},
 }
 """Options of each defence that bring all of its stages into nine steps."""
 
@@ -85,3 +86,11 @@ def test_cleanclip_learns_augmentations_too(runs):
     for line in told:
         assert line["loss"] == pytest.approx(line["cross_modal"] + line["in_modal"], rel=1e-5)
     assert told[-1]["in_modal"] < told[0]["in_modal"] - 0.2
+
+
+def test_roclip_fills_its_pool_in_every_second_epoch(runs):
+    told = lines(runs("roclip"))
+    assert [line["pooled"] for line in told] == [0, 0, 0, 0, 1, 1, 1, 1, 0]
+    # while the pool stays as it was drawn, the nearest of 32 random directions is at some distance
+    assert all(0.1 < line["nearest_cosine"] < 0.7 for line in told[:4])
+    assert abs(told[8]["nearest_cosine"] - told[3]["nearest_cosine"]) > 0.1

@@ -11,6 +11,8 @@ from mmjax.models.presets import preset
 from mmjax.train.config import TrainConfig
 from mmjax.train.defence import CleanClipConfig, DefenceConfig
 from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.pool import POOL_RULES, Pooled
+from tests.oracles import pool as oracle_pool
 from tests.oracles.contrastive import info_nce
 from tests.oracles.pair_losses import pair_losses
 
@@ -20,6 +22,7 @@ BATCH = {
     "tokens": RNG.integers(0, 20, (8, 3, 4)).astype(np.int32),
     "image_views": RNG.integers(0, 256, (8, 2, 2, 3)).astype(np.uint8),
     "token_views": RNG.integers(0, 20, (8, 3, 4)).astype(np.int32),
+    "pooled": np.ones((8, 3), bool),
 }
 PLAIN = {name: BATCH[name] for name in ("images", "tokens")}
 PARAMS = {
@@ -28,6 +31,9 @@ PARAMS = {
     "log_scale": np.float32(2.0),
 }
 SCALE = float(np.exp(2.0))
+POOL = np.float32(RNG.normal(size=(2, 8, 3, 5)))
+POOL /= np.linalg.norm(POOL, axis=-1, keepdims=True)
+STATES = {"roclip": Pooled({"seen": np.zeros(())}, POOL, np.int32(0))}
 
 
 def unit(x):
@@ -65,20 +71,26 @@ def linear_towers() -> Towers:
     )
 
 
-def value_and_gradient(name, devices, batch=BATCH, **options):
+def batch_of(name):
+    """Captions have no rewordings where the objective takes none."""
+    return BATCH if name == "cleanclip" else PLAIN | {"pooled": BATCH["pooled"]}
+
+
+def value_and_gradient(name, devices, batch=None, **options):
+    batch = batch or batch_of(name)
     mesh = make_mesh(MeshConfig(data=devices))
     loss_fn = OBJECTIVES[name](linear_towers(), TrainConfig(**options), mesh)
     run = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    state = {"seen": jnp.zeros(())}
+    state = put_state(STATES.get(name, {"seen": np.zeros(())}), mesh, POOL_RULES)
     return run(put_state(PARAMS, mesh), state, put_batch(batch, mesh), jax.random.key(0))
 
 
-def embeddings(images="images", tokens="tokens"):
+def embeddings(images="images", tokens="tokens", batch=BATCH):
     """The images' and their captions' embeddings, in float64."""
     towers = linear_towers()
-    image = np.float64(towers.encode_image({"params": PARAMS}, BATCH[images]))
+    image = np.float64(towers.encode_image({"params": PARAMS}, batch[images]))
     texts = [
-        np.float64(towers.encode_text({"params": PARAMS}, BATCH[tokens][:, k])) for k in range(3)
+        np.float64(towers.encode_text({"params": PARAMS}, batch[tokens][:, k])) for k in range(3)
     ]
     return image, texts
 
@@ -108,6 +120,38 @@ def test_cleanclip_adds_what_tells_a_sample_by_its_augmentation(weight):
     np.testing.assert_allclose(metrics["cross_modal"], cross_modal, rtol=1e-5)
     wanted = cross_modal + weight * (of_image + of_texts) / 2
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+
+
+def test_roclip_matches_images_with_the_nearest_captions_of_the_last_batches():
+    """Five steps: out of the pool, out of it, into it, out of it, into it."""
+    mesh = make_mesh(MeshConfig(data=2))
+    loss_fn = jax.jit(OBJECTIVES["roclip"](linear_towers(), TrainConfig(), mesh))
+    state = put_state(STATES["roclip"], mesh, POOL_RULES)
+    pool = list(POOL)
+    rng = np.random.default_rng(1)
+    for turn, pooled in enumerate([True, True, False, True, False]):
+        step = {
+            "images": rng.integers(0, 256, (8, 2, 2, 3)).astype(np.uint8),
+            "tokens": rng.integers(0, 20, (8, 3, 4)).astype(np.int32),
+            "pooled": np.full((8, 3), pooled),
+        }
+        loss, (state, told) = loss_fn(
+            put_state(PARAMS, mesh), state, put_batch(step, mesh), jax.random.key(turn)
+        )
+        image, texts = embeddings(batch=step)
+        if pooled:
+            nearest = oracle_pool.nearest(image, pool)
+            wanted = info_nce(image, nearest, SCALE)
+            pool = oracle_pool.put(pool, np.stack(texts, axis=1))
+            np.testing.assert_allclose(
+                told["nearest_cosine"], np.mean(np.sum(image * nearest, axis=1)), rtol=1e-5
+            )
+        else:
+            wanted = np.mean([info_nce(image, text, SCALE) for text in texts])
+        np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    assert int(state.turn) == 3
+    assert state.captions.sharding.shard_shape(POOL.shape) == (2, 4, 3, 5)
+    np.testing.assert_allclose(np.roll(state.captions, -1, axis=0), pool, atol=1e-6)
 
 
 def test_views_in_two_parts_have_the_same_loss():

@@ -98,7 +98,7 @@ def test_interrupted_again_and_again_it_ends_at_the_same_bytes(
 
 
 def same_as_whole(out: Path, whole: Path) -> None:
-    """Everything is equal byte for byte but the page, which names the run's folder, and its hash."""
+    """All is equal byte for byte but the page, which names the run's folder, and its hash."""
     resumed, wanted = hashes(out, without=UNEQUAL), hashes(whole, without=UNEQUAL)
     page = str(Path("report", "index.html"))
     for name in (page, str(Path("journal", "stage", "decision.json"))):

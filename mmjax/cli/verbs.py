@@ -252,6 +252,29 @@ VERBS: dict[str, Verb] = {
         inputs_count=1,
         example="mmjax verify run1   # exit code 0: as it was written; 2: not",
     ),
+    "plan": Verb(
+        "Compile a step for machines that are not here: does it fit, what binds, how long.",
+        "mmjax.cli.measuring:plan",
+        config="mmjax.measure.plan_config:PlanConfig",
+        base="mmjax.cli.measuring:run_of",
+        flags=(
+            Flag("of", "plan the run of this configuration (scan/..., train/...)", value="NAME"),
+            Flag("step", "encode, text, train or pgd", "step"),
+            Flag("preset", "shape of the model, as RN50 or ViT-L-14", "preset", value="NAME"),
+            Flag("topology", "of a TPU, as v5e:2x4", "topology", value="CHIP:SHAPE"),
+            Flag("batch_size", "images of a step, over all devices", "batch_size"),
+            Flag("pairs", "of the data set", "pairs"),
+            Flag("sweep", "double the batch until it does not fit", "sweep", bool),
+            Flag("platform", "tpu (needs libtpu, no TPU) or cpu", "platform"),
+            Flag("devices", "how many, for platform=cpu", "devices"),
+            Flag("anew", "compile again what the cache knows", "", bool, False),
+            OUT._replace(doc="a file for the figures as JSON", value="FILE"),
+        ),
+        example=(
+            "mmjax plan --of=scan/cc3m --preset=RN50 --topology=v5e:2x4\n"
+            "mmjax plan --of=train/flickr8k_rn50 --batch_size=32768 --topology=v5e:16x16"
+        ),
+    ),
     "pack": Verb(
         "Turn any source into WebDataset shards.",
         "mmjax.cli.laboratory:pack",

@@ -1,0 +1,59 @@
+"""`mmjax plan`."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmjax.core.config_file import from_file
+from mmjax.core.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from mmjax.measure.plan_config import PlanConfig
+
+
+def run_of(flags: argparse.Namespace) -> dict[str, Any]:
+    """What a plan starts from: the step of the run whose configuration `--of` names."""
+    if not flags.of:
+        return {}
+    values = from_file(flags.of)
+    kind = Path(flags.of).parent.name
+    if kind == "train":
+        planned: dict[str, Any] = {"step": "train", "train": values}
+        if "preset" in values.get("model", {}):
+            planned["preset"] = values["model"]["preset"]
+        if "batch_size" in values:
+            planned["batch_size"] = values["batch_size"]
+        return planned
+    if kind == "scan":
+        size = values.get("encode", {}).get("batch_size")
+        return {"step": "encode"} | ({"batch_size": size} if size else {})
+    raise ConfigError(f"--of names a configuration in scan/ or train/, got {flags.of!r}")
+
+
+def plan(config: "PlanConfig", flags: argparse.Namespace) -> int:
+    """Compile for machines that are not here and say what would bind; 2 if it does not fit."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if config.platform == "cpu":
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(config.devices)
+    from mmjax.core.rundir import write_json
+    from mmjax.measure import plan as planning
+    from mmjax.measure.plan_text import as_json, lines
+
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    made = planning.plan(
+        config,
+        lambda line: print(line, flush=True),
+        None if flags.anew else Path(home) / "mmjax" / "plan",
+    )
+    for each in made:
+        print("\n".join(lines(config, each)))
+    fitting = [each for each in made if each.compiled.fits]
+    if config.sweep:
+        best = f"{fitting[-1].batch_size:,}" if fitting else "none"
+        print(f"largest batch that fits, of those tried: {best}")
+    if flags.out:
+        write_json(Path(flags.out), [as_json(config, each) for each in made])
+        print(json.dumps({"written": flags.out}))
+    return ExitCode.DONE if fitting else ExitCode.USER

@@ -1,64 +1,21 @@
 """The table of verbs: what each takes and which function runs it."""
 
-from typing import NamedTuple
-
-
-class Flag(NamedTuple):
-    """A flag of a verb.
-
-    `key` is the configuration key that it sets, empty if it sets none; `value` stands for its
-    value in the help.
-    """
-
-    name: str
-    doc: str
-    key: str = ""
-    kind: type = str
-    default: object = None
-    repeated: bool = False
-    value: str = "N"
-
-
-class Verb(NamedTuple):
-    """One verb of the command line; modules are named, not imported.
-
-    `base` names a function from the parsed flags to the values that the configuration starts from.
-    """
-
-    summary: str
-    run: str
-    config: str = ""
-    default_config: str = ""
-    base: str = ""
-    inputs: str = ""
-    inputs_doc: str = "shards, tables or folders"
-    inputs_count: str | int = "*"
-    inputs_key: str = ""
-    flags: tuple[Flag, ...] = ()
-    example: str = ""
-
-
-OUT = Flag("out", "the folder to write; the same command on it resumes", value="FOLDER")
-OVERWRITE = Flag("overwrite", "empty the folder first, if it is such a run", "", bool, False)
-WEIGHTS = Flag(
-    "weights",
-    "a clean CLIP; KIND is hf-dir, open_clip-dir, mmjax-dir or orbax; or demo",
-    "weights",
-    value="KIND:FOLDER",
+from mmjax.cli.flags import (
+    BATCH,
+    DROP,
+    FAIL_ON,
+    FORMAT,
+    JSON,
+    OUT,
+    OVERWRITE,
+    SPLIT,
+    TOKENIZER,
+    TRUTH,
+    WEIGHTS,
+    WORKERS,
+    Flag,
+    Verb,
 )
-TOKENIZER = Flag(
-    "tokenizer", "the model's tokenizer, if it is not beside the weights", "tokenizer", value="PATH"
-)
-FORMAT = Flag(
-    "input_format", "kind of source, when looking does not tell", "input_format", value="NAME"
-)
-SPLIT = Flag("split", "which split, for sources that have splits", "split", value="NAME")
-WORKERS = Flag("workers", "threads that read and decode", "encode.workers")
-BATCH = Flag("batch_size", "images a step, over all devices", "encode.batch_size")
-TRUTH = Flag("truth", "a poison_labels.parquet to compare the verdicts with", value="FILE")
-FAIL_ON = Flag("fail_on", "exit 1 when N (or 1) poisoned pairs are found", value="poisoned[:N]")
-DROP = Flag("drop", "mismatched: they leave the clean set too", "drop", value="poisoned|mismatched")
-JSON = Flag("json", "print the summary as JSON on stdout", "", bool, False)
 
 VERBS: dict[str, Verb] = {
     "demo": Verb(
@@ -177,6 +134,34 @@ VERBS: dict[str, Verb] = {
             Flag("i_understand", "needed to poison more than 10 %", "i_understand", bool),
         ),
         example="mmjax attack flickr8k --split=dev,test --config=attack/badnets --out=poisoned",
+    ),
+    "protect": Verb(
+        "Make photos unlearnable before you publish them: protected copies, an honest account.",
+        "mmjax.cli.protecting:protect",
+        config="mmjax.protect.config:ProtectConfig",
+        inputs="PHOTOS",
+        inputs_doc="a folder of photos; with --config=protect/NAME a set of image-caption pairs",
+        inputs_key="inputs",
+        flags=(
+            OUT._replace(doc="the folder to write, apart from the photos; resumes, adds new ones"),
+            Flag("captions", "a table of file,caption", "captions", value="FILE"),
+            Flag("strength", "low, default or high: 4, 8 or 16 of 255", "strength", value="NAME"),
+            Flag("image_only", "captions stay as they are", "image_only", bool),
+            Flag("format", "same, png or jpeg", "photos.format", value="NAME"),
+            Flag("quality", "of JPEG files", "photos.quality"),
+            WEIGHTS._replace(
+                key="surrogate.model.weights", doc="model to protect against [demo]; as in scan"
+            ),
+            TOKENIZER._replace(key="surrogate.model.tokenizer"),
+            FORMAT,
+            SPLIT,
+            Flag("rounds", "of a set of pairs", "rounds"),
+            Flag("seed", "of everything that is drawn", "seed"),
+        ),
+        example=(
+            "mmjax protect holiday --out=holiday-protected\n"
+            "mmjax protect flickr8k --split=train --config=protect/mem_plus --out=protected"
+        ),
     ),
     "train": Verb(
         "Train a CLIP model, from scratch or from given weights.",

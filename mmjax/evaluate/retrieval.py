@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 from sklearn.metrics import roc_auc_score
 
+from mmjax.data.pairs import PairTable
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.models.clip import Towers
 from mmjax.ops.ranking import best_ranks
-from mmjax.train.batches import PairTable
 
 HITS = (1, 5, 10)
 

@@ -204,6 +204,16 @@ def freeze(
     return _towers(Clip(towers.preset, policy, folded=True)), {"params": params, "batch_stats": {}}
 
 
+def clamp_scale(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the log of the inverse temperature in [0, ln 100], as CLIP does after every step.
+
+    The forward pass bounds the scale too, but there a parameter beyond the bound has no gradient
+    and would never come back.
+    """
+    bounded = jnp.clip(params["log_scale"], 0, jnp.log(MAX_SCALE))
+    return {**params, "log_scale": bounded}
+
+
 def _check_trainable(model: Clip) -> None:
     if model.folded:
         raise ConfigError(f"{model.preset.name} is frozen; train the towers that `build` returns")

@@ -1,43 +1,19 @@
 """Image-caption pairs in memory, and the batch of every step as a pure function of its number."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Int32, UInt8
 
 from mmjax.core import keys
-from mmjax.core.errors import ConfigError, InputError
-from mmjax.data.loader import load_shard
+from mmjax.core.errors import ConfigError
+from mmjax.data.pairs import PairTable, read_table
 from mmjax.data.scenes import scene_arrays
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.train.autoaugment import autoaugment
 from mmjax.train.config import DataConfig
 from mmjax.train.rewording import reword
-
-
-class PairTable(NamedTuple):
-    """Every image once, decoded, with all of its captions.
-
-    Fields:
-        images: pixels.
-        captions: for each image at least one caption.
-        skipped: rows of the source that could not be used, by status.
-    """
-
-    images: UInt8[np.ndarray, "n s s 3"]
-    captions: tuple[tuple[str, ...], ...]
-    skipped: dict[str, int]
-
-    @property
-    def owners(self) -> Int32[np.ndarray, " m"]:
-        """For every caption, image by image, the number of its image."""
-        return np.repeat(
-            np.arange(len(self.captions), dtype=np.int32), [len(c) for c in self.captions]
-        )
 
 
 def read_pairs(location: str, image_size: int, config: DataConfig, *, split: str = "") -> PairTable:
@@ -47,35 +23,10 @@ def read_pairs(location: str, image_size: int, config: DataConfig, *, split: str
         InputError: the set cannot be opened, or no row of it can be used.
     """
     source = open_source(location, input_format=config.input_format, split=split)
-    slots: dict[str, int] = {}
-    images: list[np.ndarray] = []
-    captions: list[list[str]] = []
-    skipped: dict[str, int] = {}
-    for shard in source.shards:
-        load = load_shard(
-            source.open_shard(shard),
-            image_size=image_size,
-            batch_size=256,
-            workers=config.workers,
-            max_pixels=config.max_image_pixels,
-            library="auto",
-        )
-        fresh = [batch.images[batch.mask] for batch in load.batches]
-        decoded = np.concatenate(fresh) if fresh else np.zeros((0,), np.uint8)
-        for record in load.records:
-            if record.status != "ok":
-                skipped[record.status] = skipped.get(record.status, 0) + 1
-                continue
-            slot = slots.setdefault(record.image_sha256, len(images))
-            if slot == len(images):
-                images.append(decoded[record.image_slot])
-                captions.append([])
-            captions[slot].append(record.caption)
-    if not images:
-        raise InputError(
-            f"{location} has no usable image-caption pair ({skipped or 'it is empty'})"
-        )
-    return PairTable(np.stack(images), tuple(tuple(each) for each in captions), skipped)
+    table, _ = read_table(
+        source, image_size, workers=config.workers, max_pixels=config.max_image_pixels
+    )
+    return table
 
 
 def generate_pairs(count: int, image_size: int, captions: int, *, seed: int) -> PairTable:
@@ -100,14 +51,6 @@ def heldout_pairs(config: DataConfig, image_size: int, *, seed: int) -> PairTabl
         return None
     location = config.heldout or config.location
     return read_pairs(location, image_size, config, split=config.heldout_split)
-
-
-def fingerprint(table: PairTable) -> str:
-    """The sha256, in hex, of all images and captions in their order."""
-    content = hashlib.sha256(repr(table.images.shape).encode())
-    content.update(np.ascontiguousarray(table.images).data)
-    content.update(json.dumps(table.captions).encode())
-    return content.hexdigest()
 
 
 Views = Literal["none", "beside", "instead"]

@@ -5,7 +5,7 @@ from typing import Literal
 
 from mmjax.core.config import MeshConfig, option
 from mmjax.core.errors import ConfigError
-from mmjax.learn.config import OptimizerConfig
+from mmjax.learn.config import ModelConfig, OptimizerConfig
 from mmjax.train.defence import DefenceConfig
 
 
@@ -46,19 +46,6 @@ class AugmentConfig:
     colour: float = option(
         0.0, "brightness, contrast and saturation change by up to this share", low=0, high=1
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Which CLIP model."""
-
-    preset: str = option("demo", "shape of the model (models.presets)")
-    weights: str = option("", "fine-tune these (KIND:FOLDER or demo): their shape, their tokenizer")
-    tokenizer: str = option("", "tokenizer folder or file; empty = a BPE of the training captions")
-    vocab_size: int = option(1_024, "size of the BPE that is trained", low=514)
-    context_length: int = option(0, "tokens of a caption at most; 0 = the preset's", low=0)
-    compute: Literal["float32", "bfloat16"] = option("bfloat16", "arithmetic of the products")
-    remat: bool = option(False, "compute activations again in the backward pass to save memory")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from mmjax.learn.step import LossFn, Metrics
-from mmjax.models.clip import MAX_SCALE, Towers
+from mmjax.models.clip import Towers
 from mmjax.ops.contrastive import sharded_info_nce
 from mmjax.ops.pair_losses import sharded_pair_losses
 from mmjax.ops.pool import put, sharded_nearest_entries
@@ -91,16 +91,6 @@ def roclip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
 
 OBJECTIVES: dict[str, Objective] = {"clip": clip, "cleanclip": cleanclip, "roclip": roclip}
 """Makers of loss functions by name."""
-
-
-def clamp_scale(params: PyTree) -> PyTree:
-    """Keep the log of the inverse temperature in [0, ln 100], as CLIP does after every step.
-
-    The forward pass bounds the scale too, but there a parameter beyond the bound has no gradient
-    and would never come back.
-    """
-    bounded = jnp.clip(params["log_scale"], 0, jnp.log(MAX_SCALE))
-    return {**params, "log_scale": bounded}
 
 
 def _loss_fn(loss: Loss, towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:

@@ -17,28 +17,27 @@ from mmjax.core.keys import stream
 from mmjax.core.mesh import DATA
 from mmjax.core.progress import Meter, meter
 from mmjax.core.rundir import RunDir, write_json
+from mmjax.data.pairs import PairTable, fingerprint
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.learn.loop import fit
 from mmjax.learn.sharding import gather, without
+from mmjax.learn.start import fit_text, read_start
 from mmjax.learn.state import create, make_optimizer, make_schedule
 from mmjax.learn.step import make_step
-from mmjax.models.clip import Towers, Variables, build
+from mmjax.models.clip import Towers, Variables, build, clamp_scale
 from mmjax.models.partition import RULES
 from mmjax.models.policy import Policy
 from mmjax.models.weights import save_weights
 from mmjax.train import record
 from mmjax.train.batches import (
-    PairTable,
-    fingerprint,
     heldout_pairs,
     make_batches,
     training_pairs,
 )
 from mmjax.train.config import TrainConfig
-from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.objectives import OBJECTIVES
 from mmjax.train.pool import POOL_RULES, first_state, statistics
 from mmjax.train.stages import plan
-from mmjax.train.start import fit_text, read_start
 
 Evaluate = Callable[[Towers, Mapping[str, Any], Tokenizer, PairTable], dict[str, float]]
 

@@ -16,12 +16,12 @@ from mmjax.learn.loop import fit
 from mmjax.learn.sharding import gather, put_state, without
 from mmjax.learn.state import create, make_optimizer
 from mmjax.learn.step import make_step
-from mmjax.models.clip import build
+from mmjax.models.clip import build, clamp_scale
 from mmjax.models.partition import RULES
 from mmjax.models.policy import Policy
 from mmjax.models.presets import VisionPreset
 from mmjax.train.config import TrainConfig
-from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.objectives import OBJECTIVES
 from tests.models import tiny
 
 STEPS, ROWS = 20, 16

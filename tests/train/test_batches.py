@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import ConfigError
+from mmjax.data.pairs import PairTable
 from mmjax.data.scenes import write_scenes
 from mmjax.data.tokenizer import load_tokenizer, train_bpe
 from mmjax.train.batches import (
-    PairTable,
     generate_pairs,
     heldout_pairs,
     make_batches,

@@ -8,11 +8,12 @@ import pytest
 
 import mmjax
 from mmjax.core.rundir import file_sha256
+from mmjax.data.pairs import PairTable
 from mmjax.data.tokenizer import load_tokenizer
 from mmjax.evaluate.retrieval import evaluate_pairs
 from mmjax.models.clip import build
 from mmjax.models.weights import load_weights
-from mmjax.train.batches import PairTable, generate_pairs
+from mmjax.train.batches import generate_pairs
 
 FOLDER = Path(mmjax.__file__).parent / "assets" / "demo"
 

@@ -5,12 +5,12 @@ import pytest
 
 from mmjax.core.mesh import MeshConfig, make_mesh
 from mmjax.learn.sharding import put_batch, put_state
-from mmjax.models.clip import Towers
+from mmjax.models.clip import Towers, clamp_scale
 from mmjax.models.policy import Policy
 from mmjax.models.presets import preset
 from mmjax.train.config import TrainConfig
 from mmjax.train.defence import CleanClipConfig, DefenceConfig
-from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.objectives import OBJECTIVES
 from mmjax.train.pool import POOL_RULES, Pooled
 from tests.oracles import pool as oracle_pool
 from tests.oracles.contrastive import info_nce

@@ -10,10 +10,10 @@ from mmjax.learn.config import OptimizerConfig
 from mmjax.learn.loop import fit
 from mmjax.learn.state import create, make_optimizer
 from mmjax.learn.step import make_step
-from mmjax.models.clip import build
+from mmjax.models.clip import build, clamp_scale
 from mmjax.models.layouts import read
 from mmjax.train.config import TrainConfig
-from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.objectives import OBJECTIVES
 from tests.models import tiny
 
 pytestmark = pytest.mark.parity

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from mmjax.core import distributed
 from mmjax.core.errors import ConfigError
+from mmjax.data.pairs import PairTable
 from mmjax.data.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from mmjax.learn.config import ModelConfig
 from mmjax.models.clip import Variables
 from mmjax.models.presets import Preset, preset
 from mmjax.models.weights import load_weights
-from mmjax.train.batches import PairTable
-from mmjax.train.config import ModelConfig
 
 
 class Start(NamedTuple):

@@ -1,0 +1,35 @@
+"""MEM for what is published: a noise for each photo that does not rely on the trigger.
+
+Triggers are whole words, chosen for each caption; half of the captions are seen without theirs; the
+noise is computed through crops, JPEG and grey-scale.
+
+mmjax protect INPUT --config=protect/mem_plus --out=protected
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.output = "shards"
+    config.rounds = 20
+    config.batch_size = 128
+    config.surrogate = {
+        "model": {"preset": "RN50", "compute": "float32"},
+        "steps": 200,
+        "on": "protected",
+    }
+    config.noise = {"scope": "image", "steps": 8, "shuffle": True}
+    config.trigger = {
+        "length": 3,
+        "scope": "pair",
+        "start": "random",
+        "vocabulary": "safe",
+        "rounds": 5,
+        "candidates": 16,
+        "selection": "per_sample",
+        "dropout": 0.5,
+    }
+    config.views = {"crop": 0.5, "jpeg": 50, "grey": True}
+    config.seed = 0
+    return config.lock()

@@ -1,0 +1,1 @@
+"""Makes photos and their captions unlearnable before their owner publishes them."""

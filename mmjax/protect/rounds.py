@@ -1,0 +1,240 @@
+"""Rounds of training, search and noise, and the files that carry a run from one to the next.
+
+The state between rounds is `state/noise-NNNN.npy` (int8), `state/triggers-NNNN.npy` (int32) and the
+surrogate's checkpoint. A round begins from the files of the one before and leaves its own, so that
+an interrupted run goes on with the same bytes.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int8, Int32
+
+from mmjax.core import keys
+from mmjax.core.keys import stream
+from mmjax.core.progress import format_seconds, meter
+from mmjax.core.rundir import RunDir, atomic_path
+from mmjax.data.tokenizer import Tokenizer
+from mmjax.learn.sharding import put_batch, put_state
+from mmjax.models.clip import Towers, Variables, freeze
+from mmjax.protect.config import ProtectConfig
+from mmjax.protect.kernels import Kernels, OnDevice
+from mmjax.protect.pairs import (
+    Batch,
+    Pairs,
+    Pass,
+    cut,
+    first_noise,
+    first_triggers,
+    passes_of,
+    text_length,
+)
+from mmjax.protect.surrogate import Trainer
+
+Say = Callable[[str], None]
+
+
+class State(NamedTuple):
+    """What a round leaves behind: the files of all noises and of all triggers."""
+
+    noise: Path
+    triggers: Path
+
+
+class Work(NamedTuple):
+    """What all rounds share."""
+
+    config: ProtectConfig
+    pairs: Pairs
+    towers: Towers
+    kernels: Kernels
+    trainer: Trainer
+    mesh: Mesh
+
+
+def run_rounds(work: Work, run: RunDir, tokenizer: Tokenizer, say: Say) -> State:
+    """Do all rounds that are not done yet.
+
+    Args:
+        work: what is protected, by what.
+        run: the run folder.
+        tokenizer: the surrogate's.
+        say: is told what a round costs before the first one, and each round's loss.
+
+    Returns:
+        The last round's files.
+    """
+    config = work.config
+    done = next((n for n in range(config.rounds, -1, -1) if run.finished(_unit(n))), None)
+    if done is None:
+        state = _files(run, 0)
+        _write_first(state, work, tokenizer)
+        run.finish(_unit(0), state._asdict())
+        done = 0
+    if done < config.rounds and not _is_last(run, done, config):
+        say(_costs(work, _files(run, done)))
+    while done < config.rounds and not _is_last(run, done, config):
+        before, state = _files(run, done), _files(run, done + 1)
+        left = _round(work, done, before, state)
+        run.finish(_unit(done + 1), state._asdict(), loss=left)
+        for file in before:
+            file.unlink()
+        done += 1
+        say(f"round {done} of {config.rounds}: loss {left:.4f}")
+        run.log("round", number=done, loss=left)
+    return _files(run, done)
+
+
+def _unit(number: int) -> str:
+    return f"round-{number:04d}"
+
+
+def _files(run: RunDir, number: int) -> State:
+    folder = run.path / "state"
+    return State(folder / f"noise-{number:04d}.npy", folder / f"triggers-{number:04d}.npy")
+
+
+def _is_last(run: RunDir, done: int, config: ProtectConfig) -> bool:
+    """Whether the loss of the last round ends the run (`stop_loss`)."""
+    return done > 0 and run.journal(_unit(done))["loss"] < config.stop_loss
+
+
+def _write_first(state: State, work: Work, tokenizer: Tokenizer) -> None:
+    pairs, config = work.pairs, work.config
+    shape = (pairs.noises, *pairs.images.shape[1:])
+    with atomic_path(state.noise) as temporary:
+        noise = np.lib.format.open_memmap(temporary, "w+", np.int8, shape)
+        for number in range(pairs.noises):
+            noise[number] = first_noise(pairs, config, number)
+        noise.flush()
+    _save(state.triggers, first_triggers(pairs, tokenizer, config))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)
+
+
+def _round(work: Work, number: int, before: State, after: State) -> float:
+    """Train, search and descend; returns the mean loss that the noise left, in nats."""
+    config = work.config
+    triggers = np.load(before.triggers)
+    stored = np.load(before.noise, mmap_mode="r")
+    variables = _frozen(work, work.trainer.train(number, stored, triggers))
+    key = stream(jax.random.key(config.seed), "noise", number)
+    losses: list[float] = []
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(atomic_path(after.noise))
+        shutil.copyfile(before.noise, temporary)
+        noise = np.lib.format.open_memmap(temporary, "r+")
+        batches = list(_batches(work, number))
+        told = meter(len(batches), f"round {number + 1}", unit="batches")
+        stack.enter_context(contextlib.closing(told))
+        for place, (each, batch) in enumerate(batches):
+            step_key = jax.random.fold_in(key, place)
+            left = _protect(work, variables, each, batch, noise, triggers, step_key)
+            losses.extend(left)
+            told.update()
+        noise.flush()
+    _save(after.triggers, triggers)
+    return float(np.mean(losses)) if losses else 0.0
+
+
+def _frozen(work: Work, variables: Variables) -> Variables:
+    """The surrogate's weights for inference, on the mesh."""
+    _, frozen = freeze(work.towers, variables, work.config.surrogate.model.compute)
+    return put_state(frozen, work.mesh)
+
+
+def _batches(work: Work, number: int) -> Iterator[tuple[Pass, Batch]]:
+    rng = keys.host(work.config.seed, "round", number)
+    for each in passes_of(work.pairs, work.config, number):
+        for batch in cut(work.pairs, each.rows, work.config.batch_size, rng):
+            yield each, batch
+
+
+def _protect(
+    work: Work,
+    variables: Variables,
+    each: Pass,
+    batch: Batch,
+    noise: Int8[np.ndarray, "c s s 3"],
+    triggers: Int32[np.ndarray, "t k"],
+    key: jax.Array,
+) -> list[float]:
+    """Change one batch's noises and triggers in place; returns the loss that is left, if known."""
+    pairs, config = work.pairs, work.config
+    rows, changed = batch.rows, batch.rows[: batch.changing]
+    length = text_length(pairs, rows)
+    own_noise, own_trigger = config.noise.scope != "user", config.trigger.scope == "pair"
+    count = np.arange(len(rows), dtype=np.int32)
+    given = OnDevice(
+        images=pairs.images[pairs.owner[rows]],
+        ids=pairs.captions.ids[rows, :length],
+        plain=pairs.captions.plain[rows, :length],
+        noise_of=None if own_noise else pairs.noise[rows],
+        trigger_of=count if own_trigger else pairs.trigger[rows],
+    )
+    given = put_batch(given, work.mesh)
+    if own_noise:
+        values = put_batch(noise[pairs.noise[rows]], work.mesh)
+    else:
+        values = put_state(np.asarray(noise), work.mesh)
+
+    def words() -> jax.Array:
+        return put_state(triggers[pairs.trigger[rows]] if own_trigger else triggers, work.mesh)
+
+    if each.searches:
+        found = np.asarray(work.kernels.search(variables, given, values, words()))
+        if own_trigger:
+            triggers[pairs.trigger[changed]] = found[: batch.changing]
+        else:
+            triggers[:] = found
+    if not each.descends:
+        return []
+    made, left = work.kernels.descend(variables, given, values, words(), put_state(key, work.mesh))
+    if own_noise:
+        noise[pairs.noise[changed]] = np.asarray(made)[: batch.changing]
+    else:
+        noise[:] = np.asarray(made)
+    return [float(left)]
+
+
+def _costs(work: Work, state: State) -> str:
+    """What a round takes: measured on its first batch, after compiling; nothing is kept."""
+    config = work.config
+    noise, triggers = np.load(state.noise, mmap_mode="c"), np.load(state.triggers)
+    variables = _frozen(work, work.trainer.variables)
+    seconds = 0.0
+    batches = 0
+    by_kind: dict[tuple[bool, bool], list[Batch]] = {}
+    for each, batch in _batches(work, 0):
+        by_kind.setdefault((each.searches, each.descends), []).append(batch)
+    for (searches, descends), found in by_kind.items():
+        each = Pass(found[0].rows, searches, descends)
+        ends = [0.0, 0.0]
+        for run in range(2):  # the first one compiles
+            begun = time.perf_counter()
+            _protect(work, variables, each, found[0], noise, triggers.copy(), jax.random.key(0))
+            ends[run] = time.perf_counter() - begun
+        seconds += ends[1] * len(found)
+        batches += len(found)
+    training = work.trainer.step_seconds(noise, triggers) * config.surrogate.steps
+    stored = (noise.nbytes + triggers.nbytes) / 2**20
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(work.trainer.variables)) * 4 / 2**20
+    return (
+        f"a round: {config.surrogate.steps} training steps in {format_seconds(training)}, "
+        f"{batches} batches of {config.batch_size} pairs in {format_seconds(seconds)} (the first "
+        f"one, with the search for triggers); {config.rounds} rounds in at most "
+        f"{format_seconds(config.rounds * (training + seconds))}. Noise and triggers take "
+        f"{stored:.1f} MB on disk, twice while a round is written; images "
+        f"{work.pairs.images.nbytes / 2**20:.1f} MB of memory, the surrogate, its optimizer and "
+        f"gradients {held:.1f} MB on each device"
+    )

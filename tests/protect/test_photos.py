@@ -1,0 +1,311 @@
+"""An owner's folder: every kind of file comes back as it was but for the noise."""
+
+import csv
+import dataclasses
+import io
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from mmjax.core.errors import InputError
+from mmjax.data.tokenizer import load_tokenizer, train_bpe
+from mmjax.models.clip import build
+from mmjax.models.weights import save_weights
+from mmjax.protect import export
+from mmjax.protect.canvas import TURNS
+from mmjax.protect.config import PhotoConfig, ProtectConfig, SurrogateConfig, TriggerConfig
+from mmjax.protect.export import protect_photos
+from mmjax.protect.folder import caption_from
+from mmjax.protect.guard import make_guard
+from mmjax.protect.photos import add_noise, read_photo, room, write_photo
+from mmjax.protect.vocabulary import survives
+
+CORRUPT = ("broken.jpg", "really a page.png")
+
+
+def picture(height, width, seed=0):
+    """Smooth colours that reach 0 and 255, so that budget and range both bind."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / (5 + c + seed)) + np.cos(y / (7 - c)) for c in range(3)]
+    return np.clip(127 + 90 * np.dstack(waves), 0, 255).astype(np.uint8)
+
+
+def make_photos(folder):
+    (folder / "the lake").mkdir(parents=True)
+    rgb = Image.fromarray(picture(50, 70))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A camera that knows where"
+    rgb.save(folder / "turned.jpg", quality=92, exif=exif, icc_profile=profile)
+    rgb.save(folder / "plain.png", icc_profile=profile)
+    Image.fromarray(np.dstack([picture(40, 40, 1), picture(40, 40, 2)[..., :1]])).save(
+        folder / "clear.png"
+    )
+    Image.fromarray(picture(90, 33, 3)[..., 0]).save(folder / "grey.jpg", quality=90)
+    Image.fromarray(picture(36, 44, 4)).convert("CMYK").save(folder / "cmyk.jpg")
+    deep = picture(30, 30, 5)[..., 0].astype(np.uint16) * 256 + 77
+    Image.fromarray(deep).save(folder / "deep.png")
+    rgb.quantize(16).save(folder / "palette.png")
+    Image.fromarray(picture(20, 300, 6)).save(folder / "the lake" / "Ännchen am See (1).webp")
+    (folder / CORRUPT[0]).write_bytes((folder / "turned.jpg").read_bytes()[:900])
+    (folder / CORRUPT[1]).write_text("<!doctype html><title>404</title>")
+    (folder / "notes.txt").write_text("not a photo")
+    (folder / "captions.csv").write_text(
+        'file,caption\nturned.jpg,"Anna, on a red boat"\nturned.jpg,a boat\nplain.png,my dog\n'
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    train_bpe(["anna on a red boat", "my dog at the lake"], 640, folder / "tokenizer.json")
+    variables = build(tiny).init(jax.random.key(0))
+    save_weights(folder / "model", tiny, variables, folder / "tokenizer.json")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("photos") / "in"
+    make_photos(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def config(folder, model):
+    weights = f"mmjax-dir:{model}"
+    surrogate = SurrogateConfig()
+    surrogate = SurrogateConfig(
+        model=type(surrogate.model)(weights=weights), optimizer=surrogate.optimizer
+    )
+    return ProtectConfig(
+        inputs=(str(folder),),
+        surrogate=surrogate,
+        trigger=TriggerConfig(length=2, candidates=3),
+        photos=PhotoConfig(steps=10, canvas=2, views=4, negatives=8),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def guard(config):
+    """The model, compiled once for all runs of this file."""
+    made = make_guard(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "make_guard", lambda config: made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def protected(config, tmp_path_factory):
+    out = tmp_path_factory.mktemp("protected") / "out"
+    said: list[str] = []
+    return out, protect_photos(config, out, say=said.append), said
+
+
+@pytest.fixture(scope="module")
+def rows(protected):
+    return {row["file"]: row for row in protected[1]["photos"]}
+
+
+def stored(path):
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def test_every_file_has_one_row_and_readable_ones_a_photo(protected, rows, folder):
+    out, manifest, said = protected
+    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert set(rows) == names - {"notes.txt", "captions.csv"}
+    assert manifest["other_files"] == 2
+    assert {name for name, row in rows.items() if row["status"] != "ok"} == set(CORRUPT)
+    assert rows["broken.jpg"]["status"] == "truncated_image"
+    assert sum(manifest["counts"].values()) == len(rows) == 10
+    lines = [line for line in said if line.startswith("not protected: ")]
+    assert len(lines) == 2
+    assert all("\n" not in line for line in lines)
+    written = {p.relative_to(out / "photos").as_posix() for p in (out / "photos").rglob("*.*")}
+    assert written == {row["protected_file"] for row in rows.values() if row["status"] == "ok"}
+    assert "the lake/Ännchen am See (1).png" in written
+    assert {"turned.jpg", "grey.jpg", "cmyk.jpg", "deep.png"} <= written
+
+
+def test_png_decodes_to_the_photo_with_noise_in_budget_and_range(protected, rows, folder):
+    out, _, _ = protected
+    for name in ("plain.png", "clear.png", "deep.png"):
+        before = np.asarray(stored(folder / name)).astype(int)
+        after = np.asarray(stored(out / "photos" / name)).astype(int)
+        assert before.shape == after.shape
+        change = after - before
+        if name == "deep.png":
+            assert np.all(change % 256 == 0)
+            change = change // 256
+        if name == "clear.png":
+            assert np.all(change[..., 3] == 0)
+        assert np.abs(change).max() == rows[name]["largest_noise"] == rows[name]["largest"] == 8
+        assert np.mean(np.abs(change[change != 0])) > 2
+
+
+def test_mode_size_orientation_and_profile_stay(protected, folder):
+    out, _, _ = protected
+    modes = {"grey.jpg": "L", "plain.png": "RGB", "clear.png": "RGBA", "cmyk.jpg": "RGB"}
+    for name in ("turned.jpg", "plain.png", "clear.png", "grey.jpg", "deep.png", "cmyk.jpg"):
+        before, after = stored(folder / name), stored(out / "photos" / name)
+        assert after.size == before.size
+        assert after.format == before.format
+        assert after.mode == modes.get(name, before.mode)
+    before, after = stored(folder / "turned.jpg"), stored(out / "photos" / "turned.jpg")
+    assert dict(after.getexif()) == {0x0112: 6}, "no other metadata"
+    assert after.info["icc_profile"] == before.info["icc_profile"]
+    assert stored(out / "photos" / "plain.png").info["icc_profile"]
+
+
+def test_captions_are_written_with_triggers_that_are_read_back(protected, rows, model):
+    out, _, said = protected
+    with open(out / "captions.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    turned = [row for row in table if row["file"] == "turned.jpg"]
+    assert [row["caption"] for row in turned] == ["Anna, on a red boat", "a boat"]
+    named = next(row for row in table if "See" in row["file"])
+    assert named["caption"] == "Ännchen am See"
+    assert said[0].startswith("8 of 10 photos have no caption")
+    tokenizer = load_tokenizer(model, context_length=32)
+    for name, row in rows.items():
+        if row["status"] == "ok":
+            captions, triggers = row["captions"], [row["trigger"]] * len(row["captions"])
+            written = [t["protected"] for t in table if t["file"] == row["protected_file"]]
+            assert written == row["protected_captions"], name
+            wanted = np.array(triggers, np.int32)
+            assert survives(tokenizer, captions, written, wanted).all()
+            assert row["captions_read_back"]
+
+
+def test_figures_are_those_of_the_files(protected, rows, folder):
+    out, _, _ = protected
+    row = rows["plain.png"]
+    x, y = (
+        np.asarray(stored(p)).astype(float)
+        for p in (folder / "plain.png", out / "photos/plain.png")
+    )
+    assert row["psnr"] == pytest.approx(10 * np.log10(255**2 / np.mean((x - y) ** 2)), rel=1e-6)
+    assert 0.5 < row["ssim"] < 1
+    survival = row["survival"]
+    assert survival["after"] < survival["before"]
+    assert set(survival["left"]) == {"JPEG 90", "JPEG 75", "JPEG 50", "half size", "grey-scale"}
+
+
+def test_the_sheet_shows_all_and_promises_nothing(protected, rows):
+    out, _, _ = protected
+    page = (out / "sheet.html").read_text(encoding="utf-8")
+    assert "What this cannot promise" in page
+    assert "Ännchen am See (1).png" in page
+    assert "Not protected: 2" in page
+    for row in rows.values():
+        if row["status"] == "ok":
+            for when in ("before", "after"):
+                assert f"sheet/{row['sheet']}-{when}.jpg" in page
+                assert (out / "sheet" / f"{row['sheet']}-{when}.jpg").is_file()
+    assert json.loads((out / "protection.json").read_text())["not_promised"]
+
+
+def contents(out):
+    return {
+        p.relative_to(out).as_posix(): p.read_bytes()
+        for p in sorted(out.rglob("*"))
+        if p.is_file() and p.name not in ("run.json", "log.jsonl", "lock")
+    }
+
+
+class Killed(BaseException):
+    """As a signal would end the process."""
+
+
+def test_killed_and_resumed_gives_the_same_bytes(protected, config, tmp_path, monkeypatch):
+    out, _, _ = protected
+    real, calls = export.find_noise, 0
+
+    def fails(*args):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(export, "find_noise", fails)
+    with pytest.raises(Killed):
+        protect_photos(config, tmp_path / "out")
+    assert len(list((tmp_path / "out" / "photos").glob("*"))) == 3, "saved one by one"
+    monkeypatch.setattr(export, "find_noise", real)
+    protect_photos(config, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(out)
+
+
+def test_only_new_and_changed_photos_are_done_again(
+    protected, config, folder, tmp_path, monkeypatch
+):
+    out, _, _ = protected
+    copy, again = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(folder, copy)
+    shutil.copytree(out, again)
+    run = json.loads((again / "run.json").read_text())
+    run["config"]["inputs"] = [str(copy)]
+    (again / "run.json").write_text(json.dumps(run))
+    Image.fromarray(picture(25, 25, 9)).save(copy / "new.png")
+    Image.fromarray(picture(50, 70, 8)).save(copy / "plain.png")
+    done = []
+    real = export.find_noise
+    monkeypatch.setattr(
+        export, "find_noise", lambda *args: (done.append(args[1].pixels.shape), real(*args))[1]
+    )
+    manifest = protect_photos(dataclasses.replace(config, inputs=(str(copy),)), again)
+    assert done == [(25, 25, 3), (50, 70, 3)]
+    assert manifest["counts"]["ok"] == 9
+
+
+@pytest.mark.parametrize("where", [".", "below", ".."])
+def test_originals_are_never_in_reach(where, folder, config):
+    with pytest.raises(InputError, match="no original is ever overwritten"):
+        protect_photos(config, folder / where)
+    assert sorted(p.name for p in folder.iterdir()).count("run.json") == 0
+
+
+def test_views_are_turned_as_viewers_turn_photos():
+    square = np.arange(3 * 3 * 3, dtype=np.uint8).reshape(3, 3, 3)
+    for orientation, turn in enumerate(TURNS, 1):
+        image = Image.fromarray(square)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        out = io.BytesIO()
+        image.save(out, "PNG", exif=exif)
+        shown = np.asarray(ImageOps.exif_transpose(Image.open(out)))
+        np.testing.assert_array_equal(np.asarray(turn(square[None]))[0], shown)
+
+
+def test_noise_is_written_and_read_exactly_at_the_ends_of_the_range():
+    pixels = np.array([[[0, 255, 128]], [[3, 250, 7]]], np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    photo = read_photo(out.getvalue(), max_pixels=100)
+    low, high = room(photo, 8)
+    for noise in (low, high):
+        read = read_photo(write_photo(add_noise(photo, noise), "PNG", 95), max_pixels=100)
+        np.testing.assert_array_equal(read.pixels.astype(int), pixels.astype(int) + noise)
+    assert (low + 8 >= 0).all()
+    assert low[0, 0].tolist() == [0, -8, -8]
+    assert high[0, 0].tolist() == [8, 0, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "caption"),
+    [
+        ("2024-07_Anna at the_lake (3).jpg", "Anna at the lake"),
+        ("IMG_1234.JPG", "photo"),
+        ("sub/été à Paris.png", "été Paris"),
+    ],
+)
+def test_captions_from_file_names(name, caption):
+    assert caption_from(name) == caption

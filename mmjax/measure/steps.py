@@ -13,14 +13,14 @@ from mmjax.learn.sharding import shardings, without
 from mmjax.learn.state import create, make_optimizer
 from mmjax.learn.step import make_step
 from mmjax.measure.plan_config import PlanConfig
-from mmjax.models.clip import MAX_SCALE, Towers, build, freeze
+from mmjax.models.clip import MAX_SCALE, Towers, build, clamp_scale, freeze
 from mmjax.models.partition import RULES
 from mmjax.models.policy import Backend, Policy
 from mmjax.models.presets import preset
 from mmjax.ops.contrastive import sharded_info_nce
 from mmjax.ops.pgd import descend, lattice_box
 from mmjax.train import stages
-from mmjax.train.objectives import OBJECTIVES, clamp_scale
+from mmjax.train.objectives import OBJECTIVES
 
 PyTree = Any
 

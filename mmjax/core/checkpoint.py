@@ -9,6 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from mmjax.core.errors import RunError
+from mmjax.core.progress import notice
 
 PyTree = Any
 Json = dict[str, Any]
@@ -23,11 +24,15 @@ class Checkpoints(NamedTuple):
             `data` is what the batches depend on, as JSON. A step that is there already stays.
         restore: `restore(step, like, data)` gives the state in the structure, shapes, dtypes and
             shardings of `like`. RunError when it does not fit, or `data` is not what was saved.
+        resume: `resume(like, data)` restores the newest step that can be read and drops damaged
+            ones that are newer; None when there is none. RunError as `restore`, and when all are
+            damaged.
     """
 
     latest: Callable[[], int | None]
     save: Callable[[int, PyTree, Json], None]
     restore: Callable[[int, PyTree, Json], PyTree]
+    resume: Callable[[PyTree, Json], PyTree | None]
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
@@ -91,8 +96,27 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
         _refuse_other(restored["data"], wanted, f"{place} was trained on other data")
         return restored["state"]
 
+    def resume(like: PyTree, data: Json) -> PyTree | None:
+        damaged: list[int] = []
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                state = restore(step, like, data)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                damaged.append(step)
+                why = str(error).strip().partition("\n")[0][:200]
+                notice(f"the checkpoint of step {step} in {folder} is damaged ({why})")
+                continue
+            for each in damaged:
+                manager.delete(each)
+            return state
+        if damaged:
+            raise RunError(
+                f"no checkpoint in {folder} can be read; remove the folder to begin anew"
+            )
+        return None
+
     try:
-        yield Checkpoints(manager.latest_step, save, restore)
+        yield Checkpoints(manager.latest_step, save, restore, resume)
     finally:
         manager.wait_until_finished()
         manager.close()

@@ -35,6 +35,11 @@ class Meter(Protocol):
         """No more will come."""
 
 
+def notice(text: str) -> None:
+    """Tell the user one line that is no result: something was wrong, and the work goes on."""
+    sys.stderr.write(f"mmjax: {text}\n")
+
+
 class LineMeter:
     """Writes `what: done/total, rate, ETA` at most every `seconds`, and once at the end."""
 

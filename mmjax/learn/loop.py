@@ -98,7 +98,7 @@ def fit(
         NonFiniteLossError: the run has diverged (`make_step`); it names the step. The state after
             the last good step has been saved.
         RetryError: `stop` asked for it.
-        RunError: the newest checkpoint is of another model or of other data.
+        RunError: the newest checkpoint is of another model or of other data, or none can be read.
     """
     with contextlib.ExitStack() as stack:
         checkpoints: Checkpoints | None = None
@@ -107,9 +107,8 @@ def fit(
         data = dict(data or {})
         if checkpoint_dir is not None:
             checkpoints = stack.enter_context(open_checkpoints(checkpoint_dir))
-            newest = checkpoints.latest()
-            if newest is not None:
-                state = checkpoints.restore(newest, state, data)
+            kept = checkpoints.resume(state, data)
+            state = state if kept is None else kept
         first = int(state.step)
         key = put_state(key, mesh)
         batches = stack.enter_context(

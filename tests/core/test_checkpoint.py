@@ -55,3 +55,41 @@ def test_other_data_are_refused(state, tmp_path):
             checkpoints.restore(1, state, {"sha256": "cd", "seed": 3})
         restored = checkpoints.restore(1, state, {"sha256": "ab", "seed": 3})
     np.testing.assert_array_equal(restored["whole"], state["whole"])
+
+
+def damage(folder, name):
+    files = [f for f in folder.rglob("*") if f.is_file() and name(f)]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [lambda f: f.name == "_METADATA", lambda f: f.parent.name == "d" or "ocdbt" in f.name],
+    ids=["metadata", "arrays"],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(name, state, tmp_path, capsys):
+    newer = jax.tree.map(lambda leaf: leaf + 1, state)
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        checkpoints.save(2, newer, {})
+    damage(tmp_path / "2", name)
+    with open_checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.resume(state, {})
+        assert restored is not None
+        np.testing.assert_array_equal(restored["split"], state["split"])
+        assert "the checkpoint of step 2" in capsys.readouterr().err
+        checkpoints.save(2, newer, {})
+    with open_checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.resume(state, {})
+        assert restored is not None
+        np.testing.assert_array_equal(restored["split"], newer["split"])
+    damage(tmp_path, name)
+    with open_checkpoints(tmp_path) as checkpoints, pytest.raises(RunError, match="begin anew"):
+        checkpoints.resume(state, {})
+
+
+def test_nothing_to_resume(state, tmp_path):
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.resume(state, {}) is None

@@ -13,7 +13,7 @@ from mmjax.attacks.optimisation import Sample
 from mmjax.attacks.shards import Place, read_rows, try_decode
 from mmjax.attacks.victims import lot, names_target
 from mmjax.core.errors import ImageError
-from mmjax.data.shards import Source
+from mmjax.data.shards import ShardView, Source
 
 
 def draw_sample(
@@ -39,11 +39,16 @@ def draw_sample(
                 drawn.offer(lot(config.seed, "sample", sha), Place(number, ordinal))
 
     def decoded(places: Sequence[Place]) -> np.ndarray:
-        def one(place: Place) -> np.ndarray | ImageError:
-            pair = source.open_shard(source.shards[place.shard])[place.ordinal]
-            return try_decode(pair.image or b"", config)
+        images: dict[Place, np.ndarray | ImageError] = {}
+        for number in sorted({place.shard for place in places}):
+            view = source.open_shard(source.shards[number])  # opening reads all its heads
+            here = [place for place in places if place.shard == number]
 
-        found = [image for image in pool.map(one, places) if isinstance(image, np.ndarray)]
+            def one(place: Place, view: ShardView = view) -> np.ndarray | ImageError:
+                return try_decode(view[place.ordinal].image or b"", config)
+
+            images |= zip(here, pool.map(one, here), strict=True)
+        found = [image for place in places if isinstance(image := images[place], np.ndarray)]
         side = config.image_size
         return np.stack(found) if found else np.empty((0, side, side, 3), np.uint8)
 

@@ -192,6 +192,34 @@ VERBS: dict[str, Verb] = {
             "--tokenizer=DATA/bpe_simple_vocab_16e6.txt.gz --out=runs/flickr8k_small"
         ),
     ),
+    "evaluate": Verb(
+        "Measure a model: zero-shot accuracy, linear probe, retrieval, attack success.",
+        "mmjax.cli.evaluation:evaluate",
+        config="mmjax.evaluate.config:EvaluateConfig",
+        inputs="SET",
+        inputs_doc="labelled images, a folder a class; for retrieval and mmPoison captioned ones",
+        inputs_count=1,
+        inputs_key="inputs",
+        flags=(
+            OUT,
+            Flag("task", "zeroshot, probe, retrieval or attack", "task", value="TASK"),
+            WEIGHTS._replace(doc="the model; KIND as in scan, or demo"),
+            TOKENIZER,
+            Flag("classes", "class names, one a line", "classes", value="FILE"),
+            Flag("templates", "prompts with {}, one a line", "templates", value="FILE"),
+            Flag("train", "probe: the labelled set to fit on", "train", value="SET"),
+            Flag("attack", "attack: POISONED_DATASET.json", "attack", value="FILE"),
+            FORMAT,
+            SPLIT,
+            BATCH._replace(key="batch_size"),
+            WORKERS._replace(key="workers"),
+            OVERWRITE,
+        ),
+        example=(
+            "mmjax evaluate imagenet/val --weights=orbax:run --classes=names.txt --out=e1\n"
+            "mmjax evaluate imagenet/val --weights=orbax:run --task=attack --attack=poisoned --out=e2"
+        ),
+    ),
     "detectors": Verb(
         "Measure the scan and other detectors on the same pairs, against the truth.",
         "mmjax.cli.laboratory:detectors",

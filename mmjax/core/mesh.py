@@ -31,6 +31,16 @@ def make_mesh(config: MeshConfig | None = None) -> Mesh:
     return Mesh(chosen, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
+def local_mesh(devices: int | None = None) -> Mesh:
+    """A mesh of this process's own devices, all along `data`: work that no other process shares.
+
+    Args:
+        devices: how many at most; None = all.
+    """
+    chosen = np.array(jax.local_devices()[:devices]).reshape(-1, 1)
+    return Mesh(chosen, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """First dimension split over the data axis."""
     return NamedSharding(mesh, PartitionSpec(DATA))

@@ -5,17 +5,19 @@ image; ties count as half. `auroc_matched` is the probability that a pair's cosi
 a caption with another image: what a detector of mismatched pairs lives on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int32
 from sklearn.metrics import roc_auc_score
 
+from mmjax.core.mesh import DATA, batch_sharding, local_mesh, replicated
 from mmjax.data.pairs import PairTable
-from mmjax.data.tokenizer import Tokenizer, bucket_length
+from mmjax.data.tokenizer import Tokenizer
+from mmjax.evaluate.embedding import batches, make_embedder
 from mmjax.models.clip import Towers
 from mmjax.ops.ranking import best_ranks
 
@@ -28,19 +30,22 @@ def ranks(
     query_group: Int32[np.ndarray, " q"],
     gallery_group: Int32[np.ndarray, " g"],
     block: int = 512,
+    *,
+    mesh: Mesh | None = None,
 ) -> Float32[np.ndarray, " q"]:
-    """`ops.ranking.best_ranks`, `block` queries at a time: memory is block x g."""
-    parts = []
-    for start in range(0, len(query), block):
-        rows, groups = query[start : start + block], query_group[start : start + block]
-        lacking = block - len(rows)
-        found = best_ranks(
-            jnp.pad(rows, ((0, lacking), (0, 0))),
-            gallery,
-            jnp.pad(groups, (0, lacking)),
-            gallery_group,
-        )
-        parts.append(np.asarray(found)[: len(rows)])
+    """`ops.ranking.best_ranks`, `block` queries at a time: memory is block x g.
+
+    With a mesh the queries are split over its axis `data`; every device has the whole gallery.
+    """
+    mesh = mesh or local_mesh(1)
+    block = -(-block // mesh.shape[DATA]) * mesh.shape[DATA]
+    split = batch_sharding(mesh)
+    searched, groups = jax.device_put((gallery, gallery_group), replicated(mesh))
+    parts = [np.zeros(0, np.float32)]
+    wanted = batches(query_group, block)
+    for (rows, count), (own, _) in zip(batches(query, block), wanted, strict=True):
+        rows, own = jax.device_put((rows, own), split)
+        parts.append(np.asarray(best_ranks(rows, searched, own, groups))[:count])
     return np.concatenate(parts)
 
 
@@ -48,6 +53,8 @@ def retrieval(
     image: Float32[np.ndarray, "n d"],
     text: Float32[np.ndarray, "m d"],
     owners: Int32[np.ndarray, " m"],
+    *,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """Figures of both directions.
 
@@ -55,6 +62,7 @@ def retrieval(
         image: unit-norm embeddings, one row an image.
         text: unit-norm embeddings, one row a caption.
         owners: for each caption, the row of its image.
+        mesh: queries are split over its axis `data`; None = one device.
 
     Returns:
         `image_to_text_hit@k` and `text_to_image_hit@k` in percent for k in 1, 5, 10;
@@ -62,8 +70,8 @@ def retrieval(
     """
     rows = np.arange(len(image), dtype=np.int32)
     directions = {
-        "image_to_text": ranks(image, text, rows, owners),
-        "text_to_image": ranks(text, image, owners, rows),
+        "image_to_text": ranks(image, text, rows, owners, mesh=mesh),
+        "text_to_image": ranks(text, image, owners, rows, mesh=mesh),
     }
     found: dict[str, float] = {}
     for name, each in directions.items():
@@ -91,22 +99,12 @@ def evaluate_pairs(
     table: PairTable,
     batch_size: int = 256,
 ) -> dict[str, float]:
-    """`retrieval` of towers on decoded pairs; what `train.pipeline.train` calls at its end."""
-    image = _encode(jax.jit(towers.encode_image), variables, table.images, batch_size)
-    captions: Sequence[str] = [text for each in table.captions for text in each]
-    encoded = tokenizer.encode(captions)
-    length = bucket_length(int(encoded.lengths.max()), tokenizer.context_length)
-    text = _encode(jax.jit(towers.encode_text), variables, encoded.ids[:, :length], batch_size)
-    return retrieval(image, text, table.owners)
+    """`retrieval` of towers on decoded pairs; what `train.pipeline.train` calls at its end.
 
-
-def _encode(
-    encode: Any, variables: Mapping[str, Any], rows: np.ndarray, batch_size: int
-) -> Float32[np.ndarray, "n d"]:
-    """Embeddings of all rows; the last batch is padded by repeating its first row."""
-    parts = []
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        padding = np.repeat(batch[:1], batch_size - len(batch), axis=0)
-        parts.append(np.asarray(encode(variables, np.concatenate([batch, padding])))[: len(batch)])
-    return np.concatenate(parts)
+    Only this process's devices take part: in a run of several it is the first one's affair.
+    """
+    mesh = local_mesh()
+    embedder = make_embedder(towers, variables, tokenizer, mesh=mesh, batch_size=batch_size)
+    image = embedder.images(table.images)
+    text = embedder.captions([caption for each in table.captions for caption in each])
+    return retrieval(image, text, table.owners, mesh=mesh)

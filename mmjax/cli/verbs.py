@@ -16,6 +16,7 @@ from mmjax.cli.flags import (
     Flag,
     Verb,
 )
+from mmjax.cli.model_verbs import MODEL_VERBS
 
 VERBS: dict[str, Verb] = {
     "demo": Verb(
@@ -163,63 +164,7 @@ VERBS: dict[str, Verb] = {
             "mmjax protect flickr8k --split=train --config=protect/mem_plus --out=protected"
         ),
     ),
-    "train": Verb(
-        "Train a CLIP model, from scratch or from given weights.",
-        "mmjax.cli.laboratory:train",
-        config="mmjax.train.config:TrainConfig",
-        default_config="train/flickr8k_small",
-        flags=(
-            OUT,
-            Flag("data", "the captioned set to learn from", "data.location", value="INPUT"),
-            FORMAT._replace(key="data.input_format"),
-            SPLIT._replace(key="data.split"),
-            TOKENIZER._replace(key="model.tokenizer"),
-            Flag("weights", "fine-tune these; as in scan", "model.weights", value="KIND:FOLDER"),
-            Flag("steps", "length of the run", "steps"),
-            Flag("defence", "none, cleanclip or roclip", "defence.name", value="NAME"),
-            Flag("seed", "of everything that is drawn", "seed"),
-            Flag(
-                "coordinator",
-                "HOST:PORT of process 0 of several, or auto (Slurm, TPU pods, GKE)",
-                default="",
-                value="HOST:PORT",
-            ),
-            Flag("processes", "how many processes there are [JAX_NUM_PROCESSES]", "", int, 0),
-            Flag("process", "the number of this one, from 0 [JAX_PROCESS_ID]", "", int, -1),
-        ),
-        example=(
-            "mmjax train --config=train/flickr8k_small --data=DATA/flickr8k "
-            "--tokenizer=DATA/bpe_simple_vocab_16e6.txt.gz --out=runs/flickr8k_small"
-        ),
-    ),
-    "evaluate": Verb(
-        "Measure a model: zero-shot accuracy, linear probe, retrieval, attack success.",
-        "mmjax.cli.evaluation:evaluate",
-        config="mmjax.evaluate.config:EvaluateConfig",
-        inputs="SET",
-        inputs_doc="labelled images, a folder a class; for retrieval and mmPoison captioned ones",
-        inputs_count=1,
-        inputs_key="inputs",
-        flags=(
-            OUT,
-            Flag("task", "zeroshot, probe, retrieval or attack", "task", value="TASK"),
-            WEIGHTS._replace(doc="the model; KIND as in scan, or demo"),
-            TOKENIZER,
-            Flag("classes", "class names, one a line", "classes", value="FILE"),
-            Flag("templates", "prompts with {}, one a line", "templates", value="FILE"),
-            Flag("train", "probe: the labelled set to fit on", "train", value="SET"),
-            Flag("attack", "attack: POISONED_DATASET.json", "attack", value="FILE"),
-            FORMAT,
-            SPLIT,
-            BATCH._replace(key="batch_size"),
-            WORKERS._replace(key="workers"),
-            OVERWRITE,
-        ),
-        example=(
-            "mmjax evaluate imagenet/val --weights=orbax:run --classes=names.txt --out=e1\n"
-            "mmjax evaluate imagenet/val --weights=orbax:run --task=attack --attack=poisoned --out=e2"
-        ),
-    ),
+    **MODEL_VERBS,
     "detectors": Verb(
         "Measure the scan and other detectors on the same pairs, against the truth.",
         "mmjax.cli.laboratory:detectors",

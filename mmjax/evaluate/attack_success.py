@@ -129,8 +129,8 @@ def success(
     others = labels != target
     if not others.any():
         raise InputError("attack success is measured on images that are not of the target: none")
-    rates = (float(np.mean(each[others] == target)) for each in (triggered, clean))
-    return Success(*rates, int(others.sum()))
+    rate, alarms = (float(np.mean(each[others] == target)) for each in (triggered, clean))
+    return Success(rate, alarms, int(others.sum()))
 
 
 def donor_ranks(

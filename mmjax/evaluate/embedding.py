@@ -242,7 +242,7 @@ def embed_source(
     return Read(image, tuple(captions), tuple(files), dict(skipped))
 
 
-def fit(images: Pixels, size: int) -> Pixels:
+def fit(images: UInt8[np.ndarray, "n h w 3"], size: int) -> UInt8[np.ndarray, "n {size} {size} 3"]:
     """Stored images as a model of another size reads them."""
     if images.shape[1:3] == (size, size):
         return images

@@ -85,12 +85,13 @@ class _Labelled(NamedTuple):
 
 
 def _of_tars(location: str, names: tuple[str, ...]) -> LabelledSet:
+    options = SourceOptions(text_key="cls")
+    source = open_source(location, input_format="webdataset", options=options)
     if not names:
         raise ConfigError(
             f"the .cls members of {location} are numbers; name the classes with --classes=FILE"
         )
-    options = SourceOptions(text_key="cls")
-    return LabelledSet(open_source(location, input_format="webdataset", options=options), names)
+    return LabelledSet(source, names)
 
 
 def _listed(folder: Path) -> list[_Labelled]:

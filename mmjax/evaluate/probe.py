@@ -52,7 +52,7 @@ def linear_probe(
         InputError: a class of the training set has fewer than two images, or there is one class.
     """
     counts = np.bincount(train_labels, minlength=len(classes))
-    alone = next((classes[i] for i in np.flatnonzero(counts == 1)), None)
+    alone = next((name for name, count in zip(classes, counts, strict=True) if count == 1), None)
     present = int(np.count_nonzero(counts))
     if alone is not None or present < 2:
         what = f"one image of {alone!r}" if alone is not None else "images of one class only"

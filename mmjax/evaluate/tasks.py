@@ -97,11 +97,15 @@ def probe(config: EvaluateConfig, embedder: Embedder) -> Result:
             f"{config.train} has other classes than {config.inputs[0]} ({len(train.classes)} and "
             f"{len(test.classes)}); name those of both with --classes=FILE"
         )
-    reads = [_read(config, embedder, one.source) for one in (train, test)]
-    sides: list[Any] = []
-    for read in reads:
-        sides += [read.image[_CLEAN], labels_of(read.captions, test.classes)]
-    found = linear_probe(*sides, test.classes, seed=config.seed)
+    fitted, judged = (_read(config, embedder, one.source) for one in (train, test))
+    found = linear_probe(
+        fitted.image[_CLEAN],
+        labels_of(fitted.captions, test.classes),
+        judged.image[_CLEAN],
+        labels_of(judged.captions, test.classes),
+        test.classes,
+        seed=config.seed,
+    )
     return {
         "task": "linear_probe",
         "metrics": {f"lp_{name}": value for name, value in found.found.metrics.items()},
@@ -109,8 +113,8 @@ def probe(config: EvaluateConfig, embedder: Embedder) -> Result:
         "C": found.strength,
         "C_tried": {f"{c:g}": value for c, value in found.tried.items()},
         "converged": found.converged,
-        "train_images": len(reads[0].captions),
-        **_counts(found.found.images, reads[1]),
+        "train_images": len(fitted.captions),
+        **_counts(found.found.images, judged),
     }
 
 

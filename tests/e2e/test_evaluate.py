@@ -25,7 +25,7 @@ from tests.e2e.conftest import Run, save_model
 from tests.oracles import classification as oracle
 
 STORED, SIZE = 48, 32
-CLASSES = ["bird", "cat", "clock"]
+CLASSES = ["bird", "cup", "moon"]  # between which the random model wavers
 
 
 class Lab(NamedTuple):
@@ -45,7 +45,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     save_model(folder / "model")
     weights = f"mmjax-dir:{folder / 'model'}"
     images, labels = [], []
-    for number, scene in enumerate(make_scenes(15, 21, STORED, two_objects=0)):
+    for number, scene in enumerate(make_scenes(15, 21, STORED, two_objects=0.0)):
         label = number * len(CLASSES) // 15
         (folder / "labelled" / CLASSES[label]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.image).save(
@@ -53,7 +53,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         )
         images.append(scene.image)
         labels.append(label)
-    (folder / "labelled" / "cat" / "bad.png").write_bytes(b"no image")
+    (folder / "labelled" / "cup" / "bad.png").write_bytes(b"no image")
     write_scenes(folder / "shards", 60, 22, size=SIZE, captions=2, two_objects=0.5)
     embedder = load_embedder(weights, mesh=local_mesh(1), batch_size=4)
     return Lab(weights, embedder, folder / "labelled", np.stack(images), labels, folder / "shards")
@@ -94,7 +94,7 @@ def test_attack_success(lab: Lab, tmp_path: Path, run: Run) -> None:
     trigger = TriggerConfig("badnets", patch_size=0.5)
     attack(
         AttackConfig(
-            trigger, inputs=(str(lab.shards),), target="cat", image_size=STORED, rate=0.05
+            trigger=trigger, inputs=(str(lab.shards),), target="cup", image_size=STORED, rate=0.05
         ),
         poisoned,
     )
@@ -105,6 +105,7 @@ def test_attack_success(lab: Lab, tmp_path: Path, run: Run) -> None:
     (told,) = found["attacks"]
     assert told["false_alarms"] == pytest.approx(oracle.attack_success(clean, lab.labels, 1))
     assert told["non_target_images"] == 10
+    assert 0 < told["false_alarms"] < 1
     assert found["metrics"]["asr"] == pytest.approx(np.mean(told["asr_by_seed"]))
     assert found["metrics"]["acc1"] == pytest.approx(np.mean(np.array(clean) == lab.labels))
     # places depend on the pixels and the seed alone: stamped here one by one
@@ -118,8 +119,8 @@ def test_attack_success(lab: Lab, tmp_path: Path, run: Run) -> None:
 def test_mmpoison(lab: Lab, tmp_path: Path, run: Run) -> None:
     poisoned = tmp_path / "poisoned"
     config = AttackConfig(
-        TriggerConfig("none"),
         name="mmpoison",
+        trigger=TriggerConfig("none"),
         captions="keep",
         images="class",
         target="cat",
@@ -197,7 +198,7 @@ def test_bad_input_is_one_line(
 
 def test_a_set_or_model_that_is_not_there(lab: Lab, tmp_path: Path, run: Run) -> None:
     for flags, said in (
-        ((tmp_path / "absent", f"--weights={lab.weights}"), "--classes=FILE"),
+        ((tmp_path / "absent", f"--weights={lab.weights}"), "no such file or folder"),
         ((lab.labelled,), "which model?"),
         ((lab.labelled, "--weights=mmjax-dir:absent"), "no such folder"),
     ):

@@ -29,7 +29,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
 def poisoned(scenes: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("poisoned") / "p"
     trigger = TriggerConfig("badnets_fixed", patch_size=6.0)
-    attack(AttackConfig(trigger, inputs=(scenes,), target="banana", image_size=32, seed=3), folder)
+    attack(
+        AttackConfig(
+            trigger=trigger, inputs=(scenes,), target="banana", image_size=32, seed=3, rate=0.05
+        ),
+        folder,
+    )
     return folder
 
 
@@ -74,7 +79,7 @@ def test_a_manifest_that_is_none(tmp_path, poisoned):
 def test_an_optimised_trigger_is_that_of_the_set(scenes, tmp_path):
     folder = tmp_path / "p"
     trigger = TriggerConfig("issba", bits=4, width=4, sample=16, steps=1, batch_size=4)
-    attack(AttackConfig(trigger, inputs=(scenes,), image_size=32, rate=0.02), folder)
+    attack(AttackConfig(trigger=trigger, inputs=(scenes,), image_size=32, rate=0.02), folder)
     (one,) = read_attacks(folder)
     assert one.arrays
     images = np.full((1, 32, 32, 3), 90, np.uint8)

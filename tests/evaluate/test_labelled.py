@@ -94,7 +94,7 @@ def test_tars_with_cls_members(tmp_path):
 
 def test_nothing_labelled(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
-        open_labelled(str(tmp_path / "absent"), write(tmp_path, "n.txt", "cat"))
+        open_labelled(str(tmp_path / "absent"))
     with pytest.raises(InputError, match="holds no labelled images"):
         open_labelled(str(tmp_path))
 

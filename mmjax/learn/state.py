@@ -67,10 +67,12 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([ramp, after], [rise])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW under `make_schedule`, decaying only arrays with at least two axes."""
+def make_optimizer(
+    config: OptimizerConfig, steps: int, schedule: optax.Schedule | None = None
+) -> optax.GradientTransformation:
+    """AdamW under `make_schedule` or a given one, decaying only arrays with at least two axes."""
     adamw = optax.adamw(
-        make_schedule(config, steps),
+        schedule or make_schedule(config, steps),
         b1=config.b1,
         b2=config.b2,
         eps=config.eps,

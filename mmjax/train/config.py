@@ -81,3 +81,11 @@ class TrainConfig:
         "float32", "how the exported model stores its numbers"
     )
     seed: int = option(0, "seed of initial weights, order, captions and augmentation", low=0)
+
+    def validate(self) -> None:
+        """Reject several captions an image where a defence judges pairs."""
+        if self.defence.name in ("safeclip", "abl") and self.captions_per_image > 1:
+            raise ConfigError(
+                f"defence.name={self.defence.name} judges pairs one by one; "
+                f"captions_per_image must be 1, got {self.captions_per_image}"
+            )

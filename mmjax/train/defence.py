@@ -23,9 +23,28 @@ class RoClipConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SafeClipConfig:
+    """SafeCLIP (Yang et al. 2024): only pairs that look safe teach what captions mean."""
+
+    unimodal_epochs: int = option(5, "epochs of images alone and captions alone, first", low=0)
+    multimodal_epochs: int = option(1, "epochs of CLIP's loss at a low rate after them", low=1)
+    multimodal_rate: float = option(
+        0.01, "learning rate of these, as a share of the peak (5e-6 of 5e-4)", low=0.0, high=1.0
+    )
+    posterior: float = option(
+        0.9, "pairs are safe that belong to the upper Gaussian so surely", low=0.0, high=1.0
+    )
+    growth: float = option(0.01, "share of all pairs that turns safe every epoch", low=0, high=1)
+    largest: float = option(0.85, "share of all pairs that is ever safe", low=0, high=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class DefenceConfig:
     """Which defence, and the options of each; only the named one's are read."""
 
-    name: Literal["none", "cleanclip", "roclip"] = option("none", "how training is defended")
+    name: Literal["none", "cleanclip", "roclip", "safeclip"] = option(
+        "none", "how training is defended"
+    )
     cleanclip: CleanClipConfig = option(CleanClipConfig())
     roclip: RoClipConfig = option(RoClipConfig())
+    safeclip: SafeClipConfig = option(SafeClipConfig())

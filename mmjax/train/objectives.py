@@ -89,7 +89,47 @@ def roclip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
     return loss_fn
 
 
-OBJECTIVES: dict[str, Objective] = {"clip": clip, "cleanclip": cleanclip, "roclip": roclip}
+def unimodal(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
+    """Images and captions each told by their own augmentations; nothing brings them together.
+
+    The in-modal terms of `cleanclip` alone. A batch holds `image_views` and `token_views` too.
+    """
+
+    def loss(embedded: Embedded, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+        return jnp.mean(_in_modal(embedded, batch["tokens"].shape[1], config, mesh)), {}
+
+    return _loss_fn(loss, towers, config, mesh)
+
+
+def safeclip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
+    """SafeCLIP: safe pairs under CLIP's loss among themselves, the others each side for itself.
+
+        loss = mean over safe pairs of InfoNCE among the safe + mean over the others of `unimodal`
+
+    A batch holds `safe` (bool [b, 1]), `image_views` and `token_views`. Both kinds come from one
+    random batch, where the reference draws a batch of each; its bank of nearest neighbours, which
+    takes the augmentation's place in the unimodal loss, is left out.
+
+    Source: Yang et al. 2024 (arXiv:2310.05862), section 4.
+    """
+
+    def loss(embedded: Embedded, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+        safe = batch["safe"][:, 0]
+        cross_modal = _mean_where(safe, _symmetric(embedded, safe, config, mesh))
+        in_modal = _mean_where(~safe, _in_modal(embedded, 1, config, mesh))
+        told = {"cross_modal": cross_modal, "in_modal": in_modal, "safe": jnp.mean(safe)}
+        return cross_modal + in_modal, told
+
+    return _loss_fn(loss, towers, config, mesh)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "clip": clip,
+    "cleanclip": cleanclip,
+    "roclip": roclip,
+    "unimodal": unimodal,
+    "safeclip": safeclip,
+}
 """Makers of loss functions by name."""
 
 
@@ -134,3 +174,20 @@ def _in_modal(
     texts = jnp.unstack(embedded.texts, axis=1)
     of_texts = [told(*pair) for pair in zip(texts[:captions], texts[captions:], strict=True)]
     return (of_image + jnp.mean(jnp.stack(of_texts), axis=0)) / 2
+
+
+def _symmetric(
+    embedded: Embedded, among: Bool[Array, " b"], config: TrainConfig, mesh: Mesh
+) -> Float[Array, " b"]:
+    """Each pair's InfoNCE against the pairs of `among`, the mean of both directions."""
+    image, text = embedded.image[:, 0], embedded.texts[:, 0]
+    there, back = (
+        sharded_pair_losses(*pair, embedded.scale, among, mesh=mesh, chunk=config.loss_chunk)
+        for pair in ((image, text), (text, image))
+    )
+    return (there + back) / 2
+
+
+def _mean_where(chosen: Bool[Array, " b"], losses: Float[Array, " b"]) -> Float[Array, ""]:
+    """The mean over the chosen rows, 0 where there are none."""
+    return jnp.sum(jnp.where(chosen, losses, 0)) / jnp.maximum(jnp.sum(chosen), 1)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
+from jaxtyping import Float32
 
 from mmjax.core import distributed
 from mmjax.core.errors import ConfigError
@@ -22,7 +24,7 @@ from mmjax.data.tokenizer import Tokenizer
 from mmjax.learn.loop import fit
 from mmjax.learn.sharding import gather, without
 from mmjax.learn.start import fit_text, read_start
-from mmjax.learn.state import create, make_optimizer, make_schedule
+from mmjax.learn.state import TrainState, create, make_optimizer
 from mmjax.learn.step import make_step
 from mmjax.models.clip import Towers, Variables, build, clamp_scale
 from mmjax.models.partition import RULES
@@ -30,14 +32,17 @@ from mmjax.models.policy import Policy
 from mmjax.models.weights import save_weights
 from mmjax.train import record
 from mmjax.train.batches import (
+    epoch_steps,
     heldout_pairs,
     make_batches,
     training_pairs,
 )
 from mmjax.train.config import TrainConfig
+from mmjax.train.judging import Judge, embed_table, judge
 from mmjax.train.objectives import OBJECTIVES
 from mmjax.train.pool import POOL_RULES, first_state, statistics
-from mmjax.train.stages import plan
+from mmjax.train.sequence import run_stages
+from mmjax.train.stages import Records, Stage, plan, staged_schedule
 
 Evaluate = Callable[[Towers, Mapping[str, Any], Tokenizer, PairTable], dict[str, float]]
 
@@ -160,14 +165,17 @@ def _fit(
 ) -> dict[str, Any]:
     """Run the loop; returns the trained variables, or their averages, whole."""
     key = jax.random.key(config.seed)
-    optimizer = make_optimizer(config.optimizer, config.steps)
+    epoch = epoch_steps(table, config.batch_size)
+    stages = plan(config, captions=len(table.owners), epoch=epoch)
+    schedule = staged_schedule(config, stages)
+    optimizer = make_optimizer(config.optimizer, config.steps, schedule)
     rules = (*(RULES if config.fsdp else without(RULES, DATA)), *POOL_RULES)
     initial = initial or towers.init(stream(key, "weights"))
     averaged = config.average > 0
     model_state = first_state(
         config, initial["batch_stats"], towers.preset.embed_dim, key=stream(key, "pool")
     )
-    state = first = create(initial["params"], model_state, optimizer, averaged=averaged)
+    first = create(initial["params"], model_state, optimizer, averaged=averaged)
     batch_at = make_batches(
         table,
         tokenizer,
@@ -177,19 +185,31 @@ def _fit(
         workers=config.data.workers,
         part=(jax.process_index(), jax.process_count()),
     )
-    with _metrics(config, out_dir) as on_metrics:
-        for stage in plan(config, captions=len(table.owners)):
-            step = make_step(
-                OBJECTIVES[stage.objective](towers, config, mesh),
-                optimizer,
-                clamp_scale,
-                average_decay=config.average,
-                max_skipped=config.max_skipped,
-            )
-            state = fit(
+    steps = {
+        name: make_step(
+            OBJECTIVES[name](towers, config, mesh),
+            optimizer,
+            clamp_scale,
+            average_decay=config.average,
+            max_skipped=config.max_skipped,
+        )
+        for name in {stage.objective for stage in stages}
+    }
+
+    def judge_pairs(kind: Judge, state: TrainState) -> Float32[np.ndarray, " m"]:
+        variables = {"params": state.params, "batch_stats": statistics(state.model_state)}
+        pairs = embed_table(
+            towers, variables, table, tokenizer, batch_size=config.batch_size, mesh=mesh
+        )
+        return judge(kind, pairs, batch_size=config.batch_size, seed=config.seed)
+
+    with _metrics(config, out_dir, schedule) as on_metrics:
+
+        def fit_stage(stage: Stage, records: Records) -> TrainState:
+            return fit(
                 first,
-                step,
-                partial(batch_at, views=stage.views, marks=stage.marks),
+                steps[stage.objective],
+                partial(batch_at, views=stage.views, marks=stage.marks(records)),
                 steps=stage.end,
                 key=stream(key, "steps"),
                 mesh=mesh,
@@ -200,18 +220,21 @@ def _fit(
                 on_metrics=on_metrics,
                 stop=stop,
             )
+
+        state, _ = run_stages(stages, fit_stage, judge_pairs, out_dir)
     params, model_state = state.average if averaged else (state.params, state.model_state)
     return gather({"params": params, "batch_stats": statistics(model_state)}, mesh)
 
 
 @contextlib.contextmanager
-def _metrics(config: TrainConfig, out_dir: Path) -> Iterator[Callable[[int, dict], None] | None]:
+def _metrics(
+    config: TrainConfig, out_dir: Path, schedule: optax.Schedule
+) -> Iterator[Callable[[int, dict], None] | None]:
     """What the first process does with every step's metrics; None in the others."""
     if not distributed.is_primary():
         yield None
         return
     log = out_dir / "metrics.jsonl"
-    schedule = make_schedule(config.optimizer, config.steps)
     shown: Meter | None = None
     with record.TRACKERS[config.track](out_dir) as track:
 

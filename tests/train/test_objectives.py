@@ -71,9 +71,16 @@ def linear_towers() -> Towers:
     )
 
 
+SAFE = np.array([1, 0, 0, 1, 1, 0, 1, 0], bool)
+ONE = {name: array[:, :1] if name.startswith("token") else array for name, array in BATCH.items()}
+"""One caption an image."""
+
+
 def batch_of(name):
-    """Captions have no rewordings where the objective takes none."""
-    return BATCH if name == "cleanclip" else PLAIN | {"pooled": BATCH["pooled"]}
+    """There are no views where the objective takes none."""
+    if name == "safeclip":
+        return ONE | {"safe": SAFE[:, None]}
+    return BATCH if name in ("cleanclip", "unimodal") else PLAIN | {"pooled": BATCH["pooled"]}
 
 
 def value_and_gradient(name, devices, batch=None, **options):
@@ -120,6 +127,27 @@ def test_cleanclip_adds_what_tells_a_sample_by_its_augmentation(weight):
     np.testing.assert_allclose(metrics["cross_modal"], cross_modal, rtol=1e-5)
     wanted = cross_modal + weight * (of_image + of_texts) / 2
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+
+
+def test_unimodal_is_what_cleanclip_adds():
+    (loss, _), _ = value_and_gradient("unimodal", 1)
+    (_, (_, metrics)), _ = value_and_gradient("cleanclip", 1)
+    np.testing.assert_allclose(loss, metrics["in_modal"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("safe", [SAFE, np.ones(8, bool), np.zeros(8, bool)])
+def test_safeclip_lets_safe_pairs_alone_teach_what_captions_mean(safe):
+    (loss, (_, metrics)), _ = value_and_gradient("safeclip", 1, ONE | {"safe": safe[:, None]})
+    image, (text, *_) = embeddings()
+    image_view, (text_view, *_) = embeddings("image_views", "token_views")
+    everyone = np.ones(8, bool)
+    cross_modal = info_nce(image[safe], text[safe], SCALE) if safe.any() else 0.0
+    of_image = np.array(pair_losses(image, image_view, SCALE, everyone))
+    of_text = np.array(pair_losses(text, text_view, SCALE, everyone))
+    in_modal = np.mean((of_image + of_text)[~safe] / 2) if not safe.all() else 0.0
+    np.testing.assert_allclose(metrics["cross_modal"], cross_modal, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss, cross_modal + in_modal, rtol=1e-5)
+    np.testing.assert_allclose(metrics["safe"], safe.mean())
 
 
 def test_roclip_matches_images_with_the_nearest_captions_of_the_last_batches():

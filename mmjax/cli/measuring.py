@@ -1,8 +1,10 @@
-"""`mmjax plan`."""
+"""`mmjax plan`, `mmjax bench`."""
 
 import argparse
+import dataclasses
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from mmjax.core.config_file import from_file
 from mmjax.core.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
+    from mmjax.measure.bench_config import BenchConfig
     from mmjax.measure.plan_config import PlanConfig
 
 
@@ -57,3 +60,21 @@ def plan(config: "PlanConfig", flags: argparse.Namespace) -> int:
         write_json(Path(flags.out), [as_json(config, each) for each in made])
         print(json.dumps({"written": flags.out}))
     return ExitCode.DONE if fitting else ExitCode.USER
+
+
+def bench(config: "BenchConfig", flags: argparse.Namespace) -> int:
+    """Time a case and print its figures, beside those of an earlier run if one is named."""
+    from mmjax.measure import bench as timing
+    from mmjax.measure.bench_page import write_page
+
+    config = dataclasses.replace(config, case=flags.inputs[0])
+    earlier = timing.read(flags.compare) if flags.compare else None
+    if earlier and (earlier["case"], earlier["size"]) != (config.case, config.size):
+        raise ConfigError(
+            f"{flags.compare} is of case {earlier['case']}, size {earlier['size']}, "
+            f"not of {config.case}, {config.size}"
+        )
+    found = timing.bench(config, Path(flags.out), lambda line: sys.stderr.write(line + "\n"))
+    print("\n".join(timing.lines(found, earlier)))
+    print(f"page: {write_page(Path(flags.out))}")
+    return ExitCode.DONE

@@ -233,6 +233,21 @@ VERBS: dict[str, Verb] = {
             "mmjax plan --of=train/flickr8k_rn50 --batch_size=32768 --topology=v5e:16x16"
         ),
     ),
+    "bench": Verb(
+        "Time a part of mmjax here, beside the machine's peaks and beside peers.",
+        "mmjax.cli.measuring:bench",
+        config="mmjax.measure.bench_config:BenchConfig",
+        inputs="CASE",
+        inputs_doc="machine, encode, text, pgd, hotflip, loss, gmm, z, neighbours, loader, ...",
+        inputs_count=1,
+        flags=(
+            OUT._replace(doc="the folder of bench-CASE.json", default="bench"),
+            Flag("size", "tiny, small or full", "size"),
+            Flag("repeats", "runs of every part, in turn", "repeats"),
+            Flag("compare", "an earlier bench-CASE.json", value="FILE"),
+        ),
+        example="mmjax bench encode --out=new --compare=old/bench-encode.json",
+    ),
     "pack": Verb(
         "Turn any source into WebDataset shards.",
         "mmjax.cli.laboratory:pack",

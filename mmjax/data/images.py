@@ -153,14 +153,15 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 @functools.cache
-def _simplejpeg_is_installed() -> bool:
+def have_simplejpeg() -> bool:
+    """Whether simplejpeg is installed, which decodes JPEG faster."""
     return importlib.util.find_spec("simplejpeg") is not None
 
 
 def _uses_simplejpeg(library: Library) -> bool:
-    if library == "simplejpeg" and not _simplejpeg_is_installed():
+    if library == "simplejpeg" and not have_simplejpeg():
         raise ConfigError("simplejpeg is not installed; pip install 'mmjax[fast]' or use pillow")
-    return library != "pillow" and _simplejpeg_is_installed()
+    return library != "pillow" and have_simplejpeg()
 
 
 def _read_simplejpeg(data: bytes, max_pixels: int) -> Image.Image | None:

@@ -9,8 +9,8 @@ split over `data` and the keys go round the ring of devices: one collective-perm
 values through each link in all. The blocks are cut the same whatever the number of devices, and
 folding does not depend on their order: the same answer, bit by bit, on any mesh.
 
-`python -m mmjax.measure.neighbours` compares the speed with that of a bare matrix product
-(docs/results/neighbours.md).
+`mmjax bench neighbours` compares the speed with that of a bare matrix product
+(docs/results/performance.md).
 """
 
 from collections.abc import Callable

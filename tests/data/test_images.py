@@ -327,7 +327,7 @@ def test_max_pixels_is_inclusive(files):
 
 
 def test_simplejpeg_missing(monkeypatch, files):
-    monkeypatch.setattr(images, "_simplejpeg_is_installed", lambda: False)
+    monkeypatch.setattr(images, "have_simplejpeg", lambda: False)
     with pytest.raises(ConfigError, match="mmjax\\[fast\\]"):
         decode(files["JPEG"], 8, library="simplejpeg")
     assert decode(files["JPEG"], 8).shape == (8, 8, 3)

@@ -1,0 +1,53 @@
+"""The page of all cases that a folder holds results of."""
+
+from pathlib import Path
+from typing import Any
+
+from mmjax.core.rundir import write_bytes
+from mmjax.measure.bench import CASES, lines, read
+
+NAME = "performance.md"
+_HEAD = """# How fast it is
+
+Made by `mmjax bench CASE --out=FOLDER` from the `bench-CASE.json` beside this page. What is
+compared ran in turn in one process; medians, quartiles in brackets. "First" compiles. Shares are
+of the machine's own peaks (products, a copy), measured in the same turns; a machine that is shared
+with others moves both.
+"""
+
+
+def write_page(folder: Path) -> Path:
+    """Write the page of a folder's results."""
+    body = [_HEAD]
+    for case in CASES:
+        file = folder / f"bench-{case}.json"
+        if file.is_file():
+            body += [*_section(read(file)), ""]
+    page = folder / NAME
+    write_bytes(page, "\n".join(body).encode())
+    return page
+
+
+def _section(found: dict[str, Any]) -> list[str]:
+    head = (
+        f"## {found['case']}\n\n`mmjax bench {found['case']} --size={found['size']} "
+        f"--repeats={found['repeats']}`: {found['devices']} x {found['device']}, "
+        f"jax {found['versions']['jax']}, {found['resident_mb']:,.0f} MB resident at most; peaks "
+        + ", ".join(f"{name} {rate / 1e9:,.1f} G/s" for name, rate in found["peaks"].items())
+        + "\n"
+    )
+    rows = [
+        "| | a second | ms | CPU ms | first, s | of the peak |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in found["rows"]:
+        low, high = (1e3 * value for value in row["quartiles"])
+        share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else ""
+        rows.append(
+            f"| {row['name']}{' (peer)' if row['peer'] else ''} "
+            f"| {row['items_per_second']:,.4g} {row['unit']}s "
+            f"| {1e3 * row['seconds']:,.1f} ({low:,.1f}-{high:,.1f}) "
+            f"| {1e3 * row['cpu_seconds']:,.1f} | {row['first_seconds']:.1f} | {share} |"
+        )
+    ratios = [f"- {line}" for line in list(lines(found))[len(found["rows"]) :]]
+    return [head, *rows, *([""] if ratios else []), *ratios]

@@ -40,7 +40,7 @@ def _told_photos(manifest: dict[str, Any], out: Path) -> int:
     total, done = len(manifest["photos"]), manifest["counts"].get("ok", 0)
     print(f"protected {done:,} of {total:,} photos in {out / 'photos'}")
     if manifest["other_files"]:
-        print(f"left out  {manifest['other_files']:,} files that are no photos")
+        print(f"left out  {manifest['other_files']:,} x no photo by name and content")
     print(f"captions  {out / 'captions.csv'}\nsheet     {out / 'sheet.html'}")
     print("What this cannot promise:")
     for sentence in manifest["not_promised"]:

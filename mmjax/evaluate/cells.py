@@ -22,6 +22,8 @@ from mmjax.scan.stages import COARSE, VERDICTS
 
 OWN = ("cfbd_robust", "cfbd_fine", "cfbd_coarse")
 """The detectors that depend on the mapping network."""
+SCORING = ("ops", "scan", "attacks")
+"""The packages that poison, score and judge."""
 
 
 def detector_rows(
@@ -88,23 +90,26 @@ def keep(cell: Path, make: Callable[[], Any], tell: Callable[[], None] | None = 
     return json.loads(cell.read_text(encoding="utf-8"))
 
 
-def cell_path(out: Path, facts: Any, *names: str | int | float) -> Path:
+def cell_path(
+    out: Path,
+    facts: Any,
+    *names: str | int | float,
+    packages: tuple[str, ...] = SCORING,
+) -> Path:
     """The file of a cell: a folder for these facts and this code, a name for the cell.
 
-    Cells that other settings or another version of the detectors made are not read.
+    Cells that other settings or another version of the code in `packages` made are not read.
     """
-    text = json.dumps({"facts": facts, "code": code_hash()}, sort_keys=True, default=list)
+    text = json.dumps({"facts": facts, "code": code_hash(packages)}, sort_keys=True, default=list)
     name = "-".join(re.sub("[^a-z0-9]+", "-", str(part).lower()).strip("-") for part in names)
     return out / "cells" / hashlib.sha256(text.encode()).hexdigest()[:12] / f"{name}.json"
 
 
 @functools.cache
-def code_hash() -> str:
-    """A hash of the code that scores and judges, as it was when this process first asked."""
+def code_hash(packages: tuple[str, ...] = SCORING) -> str:
+    """A hash of the code of some packages, as it was when this process first asked."""
     package = Path(mmjax.__file__).parent
-    files = [
-        f for part in ("ops", "scan", "attacks") for f in sorted((package / part).glob("*.py"))
-    ]
+    files = [f for part in packages for f in sorted((package / part).glob("*.py"))]
     digest = hashlib.sha256()
     for file in files:
         if file.name.startswith("report"):

@@ -53,6 +53,23 @@ class CfbdConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MemConfig:
+    """What MEM's experiments protect, and the victims that learn from it (scale=small)."""
+
+    train: str = option("train", "split that is protected and learned from")
+    test: str = option("test", "split that victims are asked about, clean")
+    sets: tuple[str, ...] = option((), "rows of the table; empty = all")
+    model: str = option("demo", "shape of surrogates and victims (models.presets)")
+    vocab_size: int = option(4_096, "of the BPE of the training captions", low=514)
+    context_length: int = option(32, "tokens of a caption, trigger included, at most", low=8)
+    rounds: int = option(8, "of training, search and noise", low=1)
+    surrogate_steps: int = option(100, "training steps a round", low=1)
+    steps: int = option(1_500, "training steps of a victim", low=1)
+    batch_size: int = option(128, "pairs of a batch", low=2)
+    learning_rate: float = option(1e-3, "of surrogates and victims", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class ReproduceConfig:
     """Which experiment, on what, where its result goes."""
 
@@ -72,6 +89,7 @@ class ReproduceConfig:
     fit: MappingConfig = option(FIT, "")
     rate: float = option(0.01, "share of poisoned pairs", low=0.0, high=0.1)
     cfbd: CfbdConfig = option(CfbdConfig(), "")
+    mem: MemConfig = option(MemConfig(), "")
     results: str = option("docs/results", "folder that the JSON and the Markdown go to")
 
 

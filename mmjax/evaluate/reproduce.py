@@ -145,6 +145,19 @@ EXPERIMENTS: dict[str, Experiment] = {
         stem="attacks",
         page="mmjax.evaluate.attack_sheet:write_page",
     ),
+    "mem-table1": Experiment(
+        named("mmjax.evaluate.mem:table1"),
+        "MEM, Table 1: what victims learn from protected pairs",
+        (
+            "Hit@10 in percent, high where the victim has learned; MedR is the median rank of the "
+            "answer, low where it has. Test photos and captions are clean.",
+            "Surrogates and victims have the same shape and different initial weights. All sets "
+            "have one noise a photo, of 8 grey levels.",
+            "The table is printed as it comes out, whatever it says.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem:write_table1",
+    ),
     **CFBD,
 }
 

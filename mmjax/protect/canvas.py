@@ -25,6 +25,9 @@ from mmjax.protect.views import BEST_JPEG, grey
 
 AnyArray = Array | np.ndarray
 
+_GREY = 1 / 3
+"""Share of the views without colours: in them survives what does not hang on colours."""
+
 
 class Negatives(NamedTuple):
     """What a photo is told apart from: unit-norm embeddings of scenes and of their captions."""
@@ -123,7 +126,7 @@ def make_lower(towers: Towers, config: ProtectConfig) -> Callable[..., Int8[Arra
         mix: Float[Array, "3 3"],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        which, where, quality = jax.random.split(jax.random.fold_in(key, step), 3)
+        which, where, quality, pale = jax.random.split(jax.random.fold_in(key, step), 4)
         added = seen.canvas.astype(jnp.float32) + jnp.einsum("hwc,cd->hwd", noise, mix)
         shown = (seen.alpha * added + (1 - seen.alpha) * 255)[None]
         low = max(1, config.views.jpeg)
@@ -137,8 +140,9 @@ def make_lower(towers: Towers, config: ProtectConfig) -> Callable[..., Int8[Arra
         pixels = crop_resize(canvases, boxes, size, size)
         turned = jax.lax.switch(seen.orientation - 1, TURNS, pixels)
         pixels = jnp.where(roaming[:, None, None, None], turned, pixels)
-        if config.views.grey and views > 1:
-            pixels = jnp.where((number == views - 1)[:, None, None, None], grey(pixels), pixels)
+        if config.views.grey:
+            chosen = jax.random.bernoulli(pale, _GREY, (views, 1, 1, 1))
+            pixels = jnp.where(chosen, grey(pixels), pixels)
         image = towers.encode_pixels(variables, pixels)
         text = texts[jax.random.randint(which, (views,), 0, len(texts))]
         return jnp.mean(own_loss(image, text, negatives, towers.logit_scale(variables)))

@@ -106,7 +106,7 @@ class PhotoConfig:
     quality: int = option(95, "of JPEG files", low=1, high=100)
     steps: int = option(40, "signed steps a photo", low=1)
     canvas: int = option(
-        4, "the noise is optimised at so many times the model's size, then enlarged", low=1, high=16
+        2, "the noise is optimised at so many times the model's size, then enlarged", low=1, high=16
     )
     views: int = option(4, "crops, JPEGs and grey-scales of the photo that a step looks at", low=1)
     negatives: int = option(64, "generated scenes that a photo is told apart from", low=2)
@@ -168,6 +168,11 @@ class ProtectConfig:
         if self.output == "photos":
             if len(self.inputs) != 1:
                 raise ConfigError(f"one folder of photos at a time, got {len(self.inputs)}")
+            if dataclasses.replace(self.noise, step_size=1) != NoiseConfig():
+                raise ConfigError(
+                    "config.noise is of output=shards but for its step_size; photos have "
+                    "config.photos.steps"
+                )
             return
         if self.captions:
             raise ConfigError("config.captions is of photos; shards and tables have their own")

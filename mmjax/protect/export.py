@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmjax.core.progress import progress
 from mmjax.core.rundir import RunDir, write_bytes, write_json
 from mmjax.core.types import STATUSES
 from mmjax.data.images import read_rgb
+from mmjax.data.records import clean_text
 from mmjax.protect.config import ProtectConfig
 from mmjax.protect.folder import (
     caption_from,
@@ -44,6 +46,11 @@ UNPROMISED = (
     "enough to learn from.",
 )
 """What is said to every owner."""
+DEMO = (
+    "The bundled demo model has seen drawn scenes only, no photos: it shows how this works. For "
+    "photos that matter name a CLIP with --weights."
+)
+"""What is said to those who name no model."""
 
 Say = Callable[[str], None]
 
@@ -87,12 +94,13 @@ def protect_photos(
             row = _protect(run, guard, folder, name, own, set(photos), given=name in captions)
             rows.append(row)
             if row["status"] != "ok":
-                say(f"not protected: {name}: {STATUSES[row['status']]} ({row['message']})")
+                why = f"{STATUSES[row['status']]} ({row['message']})"
+                say(f"not protected: {clean_text(name)}: {why}")
         write_bytes(out_dir / CAPTIONS, _captions(rows))
         manifest = _manifest(config, guard, rows, others)
         write_json(out_dir / MANIFEST, manifest)
         if config.photos.sheet:
-            write_sheet(out_dir / SHEET, manifest, UNPROMISED)
+            write_sheet(out_dir / SHEET, manifest)
     return manifest
 
 
@@ -113,7 +121,7 @@ def _protect(
         return {"file": name, "status": "missing_image", "message": str(error.strerror)}
     digest = hashlib.sha256(data).hexdigest()
     wanted = {"source_sha256": digest, "captions": list(captions)}
-    unit = hashlib.sha256(name.encode()).hexdigest()[:16]
+    unit = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     known = run.finished(unit)
     if known is not None and all(known["row"].get(k) == v for k, v in wanted.items()):
         return known["row"]
@@ -170,7 +178,7 @@ def _captions(rows: Sequence[Mapping[str, Any]]) -> bytes:
         if row["status"] == "ok":
             pairs = zip(row["captions"], row["protected_captions"], strict=True)
             table.writerows([row["protected_file"], *pair] for pair in pairs)
-    return out.getvalue().encode()
+    return out.getvalue().encode(errors="surrogateescape")
 
 
 def _manifest(
@@ -190,5 +198,5 @@ def _manifest(
         "counts": counts,
         "other_files": others,
         "photos": list(rows),
-        "not_promised": list(UNPROMISED),
+        "not_promised": [*UNPROMISED, *([] if config.surrogate.model.weights else [DEMO])],
     }

@@ -59,17 +59,21 @@ def protect_pairs(
     facts = {"data": fingerprint(table), "weights": start.fingerprint}
     with RunDir.open(out_dir, verb="protect", config=config, facts=facts) as run:
         shape, tokenizer, _ = fit_text(start, config.surrogate.model, table, out_dir)
-        policy = Policy(config.surrogate.model.compute, remat=config.surrogate.model.remat)
-        towers = build(shape, policy)
         pairs = make_pairs(table, rows, tokenizer, config)
-        variables = start.variables or towers.init(stream(jax.random.key(config.seed), "weights"))
-        trainer = make_trainer(
-            towers, variables, pairs, config, run.path / "surrogate", facts, mesh=mesh
-        )
-        frozen, _ = freeze(towers, variables, config.surrogate.model.compute)
-        kernels = make_kernels(frozen, config, _allowed(config, tokenizer))
-        work = Work(config, pairs, towers, kernels, trainer, mesh)
-        state = run_rounds(work, run, tokenizer, say)
+
+        def make_work() -> Work:
+            model = config.surrogate.model
+            towers = build(shape, Policy(model.compute, remat=model.remat))
+            key = stream(jax.random.key(config.seed), "weights")
+            variables = start.variables or towers.init(key)
+            trainer = make_trainer(
+                towers, variables, pairs, config, run.path / "surrogate", facts, mesh=mesh
+            )
+            frozen, _ = freeze(towers, variables, model.compute)
+            kernels = make_kernels(frozen, config, _allowed(config, tokenizer))
+            return Work(config, pairs, towers, kernels, trainer, mesh)
+
+        state = run_rounds(pairs, config, run, tokenizer, make_work, say)
         return write_shards(run, config, table, rows, pairs, tokenizer, *state)
 
 

@@ -59,27 +59,37 @@ class Work(NamedTuple):
     mesh: Mesh
 
 
-def run_rounds(work: Work, run: RunDir, tokenizer: Tokenizer, say: Say) -> State:
+def run_rounds(
+    pairs: Pairs,
+    config: ProtectConfig,
+    run: RunDir,
+    tokenizer: Tokenizer,
+    make_work: Callable[[], Work],
+    say: Say,
+) -> State:
     """Do all rounds that are not done yet.
 
     Args:
-        work: what is protected, by what.
+        pairs: what is protected.
+        config: how.
         run: the run folder.
         tokenizer: the surrogate's.
+        make_work: makes the surrogate; called when a round is to be done.
         say: is told what a round costs before the first one, and each round's loss.
 
     Returns:
         The last round's files.
     """
-    config = work.config
     done = next((n for n in range(config.rounds, -1, -1) if run.finished(_unit(n))), None)
     if done is None:
         state = _files(run, 0)
-        _write_first(state, work, tokenizer)
+        _write_first(state, pairs, config, tokenizer)
         run.finish(_unit(0), state._asdict())
         done = 0
-    if done < config.rounds and not _is_last(run, done, config):
-        say(_costs(work, _files(run, done)))
+    if done == config.rounds or _is_last(run, done, config):
+        return _files(run, done)
+    work = make_work()
+    say(_costs(work, _files(run, done)))
     while done < config.rounds and not _is_last(run, done, config):
         before, state = _files(run, done), _files(run, done + 1)
         left = _round(work, done, before, state)
@@ -106,8 +116,7 @@ def _is_last(run: RunDir, done: int, config: ProtectConfig) -> bool:
     return done > 0 and run.journal(_unit(done))["loss"] < config.stop_loss
 
 
-def _write_first(state: State, work: Work, tokenizer: Tokenizer) -> None:
-    pairs, config = work.pairs, work.config
+def _write_first(state: State, pairs: Pairs, config: ProtectConfig, tokenizer: Tokenizer) -> None:
     shape = (pairs.noises, *pairs.images.shape[1:])
     with atomic_path(state.noise) as temporary:
         noise = np.lib.format.open_memmap(temporary, "w+", np.int8, shape)

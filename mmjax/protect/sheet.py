@@ -2,7 +2,7 @@
 
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,12 @@ def thumbnail(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def write_sheet(path: Path, manifest: Mapping[str, Any], unpromised: Sequence[str]) -> None:
+def write_sheet(path: Path, manifest: Mapping[str, Any]) -> None:
     """Write the page; its pictures lie in `sheet/` beside it.
 
     Args:
         path: of the page.
         manifest: what `protection.json` holds.
-        unpromised: sentences about what the protection cannot do.
     """
     done = [row for row in manifest["photos"] if row["status"] == "ok"]
     names = [name for i, name in enumerate(CHANGES) if i]
@@ -54,6 +53,5 @@ def write_sheet(path: Path, manifest: Mapping[str, Any], unpromised: Sequence[st
         lost=[row for row in manifest["photos"] if row["status"] != "ok"],
         names=names,
         medians={name: statistics.median(values) for name, values in left.items() if values},
-        unpromised=unpromised,
     )
-    write_bytes(path, page.encode())
+    write_bytes(path, page.encode(errors="replace"))

@@ -14,6 +14,8 @@ from mmjax.ops.quality import ssim
 from mmjax.protect.guard import Guard, losses, square_of
 
 _TILE, _TILES = 256, 8
+_LEAST = 0.05
+"""Nats of a decrease that is worth a percentage."""
 
 
 def _jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
@@ -49,7 +51,7 @@ class Survival(NamedTuple):
         before: of the original with the protected caption, in nats.
         after: of the protected photo.
         left: by change, (before - after) of the changed photos over that of the unchanged ones;
-            None where nothing had been gained. Above 1 where the change itself helps.
+            None where it is below 0.05 nats. Above 1 where the change itself helps.
     """
 
     before: float
@@ -76,7 +78,7 @@ def measure_survival(
     before, after = losses(guard, np.stack(views), caption).astype(float).reshape(2, len(CHANGES))
     gained = before[0] - after[0]
     left = {
-        name: float((before[i] - after[i]) / gained) if gained > 0 else None
+        name: float((before[i] - after[i]) / gained) if gained > _LEAST else None
         for i, name in enumerate(CHANGES)
         if i
     }

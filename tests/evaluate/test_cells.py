@@ -23,5 +23,5 @@ def test_a_cell_belongs_to_settings_name_and_code(tmp_path: Path, monkeypatch) -
     assert one.name == "badnets-2-0-006-1.json"
     assert one == cell_path(tmp_path, {"rate": 0.1}, "BadNets, 2 %", 0.006, 1)
     assert one.parent != cell_path(tmp_path, {"rate": 0.2}, "BadNets, 2 %", 0.006, 1).parent
-    monkeypatch.setattr(cells, "code_hash", lambda: "other")
+    monkeypatch.setattr(cells, "code_hash", lambda packages: "other")
     assert one.parent != cell_path(tmp_path, {"rate": 0.1}, "BadNets, 2 %", 0.006, 1).parent

@@ -115,5 +115,7 @@ def test_what_cannot_work_is_refused():
         )
     with pytest.raises(ConfigError, match="leaves the budget of 4"):
         parse(ProtectConfig, {"inputs": ("x",), "strength": "low", "noise": {"step_size": 5}})
+    with pytest.raises(ConfigError, match="photos have config.photos.steps"):
+        parse(ProtectConfig, {"inputs": ("x",), "noise": {"goal": "maximise"}})
     for strength, epsilon in (("low", 4), ("default", 8), ("high", 16)):
         assert parse(ProtectConfig, {"inputs": ("x",), "strength": strength}).epsilon == epsilon

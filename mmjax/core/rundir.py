@@ -58,6 +58,8 @@ def writing_error(error: OSError, path: Path) -> MmjaxError:
         return RunError(f"disk full while writing {path}; free some space and run it again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RunError(f"cannot write {path} ({error.strerror}); choose another --out")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return RunError(f"cannot write {path}: a file is in the way; choose another --out")
     return RunError(f"cannot write {path}: {error}")
 
 

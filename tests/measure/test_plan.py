@@ -11,6 +11,7 @@ import pytest
 
 from mmjax.core.errors import ConfigError
 from mmjax.measure import plan as planning
+from mmjax.measure import plan_page
 from mmjax.measure.chips import CHIPS, chip_of
 from mmjax.measure.collectives import collectives
 from mmjax.measure.flops import count
@@ -166,3 +167,16 @@ def test_a_step_is_compiled_for_a_tpu_that_is_not_here() -> None:
     ran = run_process("plan", "--preset=demo", "--topology=v5e:3x5", "--batch_size=15", "--anew")
     assert ran.code == 2
     assert "libtpu knows no topology v5e:3x5" in ran.last
+
+
+def test_plans_make_a_page(tmp_path: Path) -> None:
+    made = planning.Compiled(True, "", 2.0, arguments=10**9, flops=1e12, traffic=1e9, sent=3)
+    config = PlanConfig(batch_size=1024)
+    plan = planning.Plan(1024, made, {"compute": 0.5, "decode": 0.1})
+    full = planning.Plan(2048, planning.Compiled(False, "too large", 1.0), {})
+    plans = [as_json(config, plan), as_json(config, full)]
+    (tmp_path / "a.json").write_text(json.dumps(plans))
+    text = plan_page.write_page(tmp_path).read_text()
+    assert "| encode RN50 | 1,024 | tpu v5e:2x4 | 2 | yes | 1.00 | 1.000 | 1.0 | none |" in text
+    assert "| compute | 2,048 | 9 |" in text
+    assert "| encode RN50 | 2,048 | tpu v5e:2x4 | 1 | NO: too large |" in text

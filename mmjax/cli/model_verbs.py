@@ -27,7 +27,9 @@ MODEL_VERBS: dict[str, Verb] = {
             TOKENIZER._replace(key="model.tokenizer"),
             Flag("weights", "fine-tune these; as in scan", "model.weights", value="KIND:FOLDER"),
             Flag("steps", "length of the run", "steps"),
-            Flag("defence", "none, cleanclip, roclip, safeclip", "defence.name", value="NAME"),
+            Flag(
+                "defence", "none, cleanclip, roclip, safeclip or abl", "defence.name", value="NAME"
+            ),
             Flag("seed", "of everything that is drawn", "seed"),
             Flag(
                 "coordinator",

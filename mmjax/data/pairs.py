@@ -19,11 +19,14 @@ class PairTable(NamedTuple):
         images: pixels.
         captions: for each image at least one caption.
         skipped: rows of the source that could not be used, by status.
+        origins: for every caption, image by image, its shard and its row there; empty for pairs
+            that were not read from a source.
     """
 
     images: UInt8[np.ndarray, "n s s 3"]
     captions: tuple[tuple[str, ...], ...]
     skipped: dict[str, int]
+    origins: tuple[tuple[str, int], ...] = ()
 
     @property
     def owners(self) -> Int32[np.ndarray, " m"]:
@@ -62,6 +65,7 @@ def read_table(
     slots: dict[str, int] = {}
     images: list[np.ndarray] = []
     captions: list[list[str]] = []
+    origins: list[list[tuple[str, int]]] = []
     places: list[tuple[PairRow, int]] = []
     skipped: dict[str, int] = {}
     for shard in source.shards:
@@ -75,7 +79,7 @@ def read_table(
         )
         fresh = [batch.images[batch.mask] for batch in load.batches]
         decoded = np.concatenate(fresh) if fresh else np.zeros((0,), np.uint8)
-        for record in load.records:
+        for ordinal, record in enumerate(load.records):
             if record.status != "ok":
                 skipped[record.status] = skipped.get(record.status, 0) + 1
                 places.append((PairRow(record.key, record.status, record.message, -1), -1))
@@ -84,8 +88,10 @@ def read_table(
             if slot == len(images):
                 images.append(decoded[record.image_slot])
                 captions.append([])
+                origins.append([])
             places.append((PairRow(record.key, "ok", "", len(captions[slot])), slot))
             captions[slot].append(record.caption)
+            origins[slot].append((shard.name, ordinal))
     if not images:
         raise InputError(
             f"{source.location} has no usable image-caption pair ({skipped or 'it is empty'})"
@@ -95,7 +101,13 @@ def read_table(
         row if slot < 0 else row._replace(caption=int(starts[slot]) + row.caption)
         for row, slot in places
     )
-    return PairTable(np.stack(images), tuple(tuple(each) for each in captions), skipped), rows
+    table = PairTable(
+        np.stack(images),
+        tuple(tuple(each) for each in captions),
+        skipped,
+        tuple(origin for each in origins for origin in each),
+    )
+    return table, rows
 
 
 def fingerprint(table: PairTable) -> str:

@@ -39,12 +39,35 @@ class SafeClipConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AblConfig:
+    """ABL (Li et al. 2021): what is learned first is isolated, then unlearned."""
+
+    recorded_epochs: int = option(
+        10, "first epochs, after each of which losses are recorded", low=1
+    )
+    gather: Literal["clip", "lga"] = option(
+        "clip", "these train as ever, or hold low losses up by local gradient ascent"
+    )
+    percentile: float = option(
+        10.0, "lga: losses are held up at this percentile of the first record", low=0.0, high=100.0
+    )
+    isolate: float = option(
+        0.01, "pairs of the lowest losses: their share, or their number from 1 on", low=0.0
+    )
+    unlearn_epochs: int = option(5, "last epochs, which unlearn the isolated pairs", low=0)
+    unlearn_rate: float = option(
+        0.1, "learning rate of these, as a share of the peak", low=0.0, high=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class DefenceConfig:
     """Which defence, and the options of each; only the named one's are read."""
 
-    name: Literal["none", "cleanclip", "roclip", "safeclip"] = option(
+    name: Literal["none", "cleanclip", "roclip", "safeclip", "abl"] = option(
         "none", "how training is defended"
     )
     cleanclip: CleanClipConfig = option(CleanClipConfig())
     roclip: RoClipConfig = option(RoClipConfig())
     safeclip: SafeClipConfig = option(SafeClipConfig())
+    abl: AblConfig = option(AblConfig())

@@ -1,6 +1,8 @@
 """What a CLIP training run minimises: a table of makers of loss functions."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -123,12 +125,62 @@ def safeclip(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
     return _loss_fn(loss, towers, config, mesh)
 
 
+def abl_gather(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
+    """ABL's local gradient ascent: pairs whose loss is under a floor are driven back up to it.
+
+        loss = mean_i sign(l_i - floor) l_i,   l_i the pair's own InfoNCE
+
+    Poisoned pairs, learned fast, fall under the floor again and again; honest ones stay about it. A
+    batch holds `floor` (float32 [b, 1], nats): InfoNCE grows with ln b, so that ABL's own .5 would
+    mean something else in every batch size.
+
+    Source: Li et al. 2021 (arXiv:2110.11571), equation 3.
+    """
+
+    def loss(embedded: Embedded, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+        floor = batch["floor"][:, 0]
+        losses = _symmetric(embedded, jnp.ones(len(floor), bool), config, mesh)
+        under = jnp.mean(losses < floor)
+        return jnp.mean(jnp.sign(losses - floor) * losses), {"under_floor": under}
+
+    return _loss_fn(loss, towers, config, mesh)
+
+
+def _abl(towers: Towers, config: TrainConfig, mesh: Mesh, *, unlearns: bool) -> LossFn:
+    """CLIP's loss over the pairs that are kept; `unlearns` raises that of the isolated ones.
+
+        loss = mean over kept of l_i - mean over isolated of min(l_i, ln b)
+
+    Every l_i tells a pair from the kept ones of its batch, so that isolated pairs of one target,
+    which are each other's match, do not hide behind one another. At ln b, chance, the ascent ends.
+    A batch holds `isolated` (bool [b, 1]). The reference unlearns on batches of isolated images
+    alone; here an epoch goes over everything, and each isolated pair comes once as there.
+
+    Source: Li et al. 2021 (arXiv:2110.11571), section 3.3.
+    """
+
+    def loss(embedded: Embedded, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+        isolated = batch["isolated"][:, 0]
+        losses = _symmetric(embedded, ~isolated, config, mesh)
+        kept = _mean_where(~isolated, losses)
+        told = {"kept": kept, "isolated": _mean_where(isolated, losses)}
+        if not unlearns:
+            return kept, told
+        chance = math.log(len(isolated))
+        return kept - _mean_where(isolated, jnp.minimum(losses, chance)), told
+
+    return _loss_fn(loss, towers, config, mesh)
+
+
 OBJECTIVES: dict[str, Objective] = {
     "clip": clip,
     "cleanclip": cleanclip,
     "roclip": roclip,
     "unimodal": unimodal,
     "safeclip": safeclip,
+    "abl_gather": abl_gather,
+    "abl_kept": partial(_abl, unlearns=False),
+    "abl_unlearn": partial(_abl, unlearns=True),
 }
 """Makers of loss functions by name."""
 

@@ -38,6 +38,7 @@ from mmjax.train.batches import (
     training_pairs,
 )
 from mmjax.train.config import TrainConfig
+from mmjax.train.isolation import write_isolation
 from mmjax.train.judging import Judge, embed_table, judge
 from mmjax.train.objectives import OBJECTIVES
 from mmjax.train.pool import POOL_RULES, first_state, statistics
@@ -75,7 +76,8 @@ def train(
     Args:
         config: the run; another one is refused on a folder that holds this one.
         out_dir: run folder: `metrics.jsonl`, `checkpoints/`, `tokenizer.json`, `model/`,
-            `training.png`, `summary.json`.
+            `training.png`, `summary.json`; `judged/` what a defence finds of every pair; under ABL
+            `losses.parquet` and `isolated.parquet`.
         mesh: batches are split over its axis `data`, parameters as `config.fsdp` says.
         evaluate: judges the trained towers on the held-out pairs
             (`evaluate.retrieval.evaluate_pairs`); None skips it.
@@ -221,7 +223,9 @@ def _fit(
                 stop=stop,
             )
 
-        state, _ = run_stages(stages, fit_stage, judge_pairs, out_dir)
+        state, records = run_stages(stages, fit_stage, judge_pairs, out_dir)
+    if config.defence.name == "abl" and distributed.is_primary():
+        write_isolation(out_dir, table, records, config.defence.abl)
     params, model_state = state.average if averaged else (state.params, state.model_state)
     return gather({"params": params, "batch_stats": statistics(model_state)}, mesh)
 

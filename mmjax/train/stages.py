@@ -13,6 +13,7 @@ from mmjax.core.errors import ConfigError
 from mmjax.learn.state import make_schedule
 from mmjax.train.batches import Marks, Views
 from mmjax.train.config import TrainConfig
+from mmjax.train.isolation import isolated_pairs
 from mmjax.train.judging import Judge
 from mmjax.train.safe_set import safe_pairs
 
@@ -98,11 +99,37 @@ def _safeclip(config: TrainConfig, captions: int, epoch: int) -> tuple[Stage, ..
     return tuple(stages)
 
 
+def _abl(config: TrainConfig, captions: int, epoch: int) -> tuple[Stage, ...]:
+    options = config.defence.abl
+    recorded, unlearning = options.recorded_epochs * epoch, options.unlearn_epochs * epoch
+    _refuse_short(config, recorded + unlearning, epoch, "abl.recorded_epochs + unlearn_epochs")
+
+    def floor(records: Records) -> Marks:
+        least = np.float32(np.percentile(records[0], options.percentile))
+        return lambda number: {"floor": np.broadcast_to(least, captions)}
+
+    def isolated(records: Records) -> Marks:
+        marked = {"isolated": isolated_pairs(records, options)}
+        return lambda number: marked
+
+    stages = [Stage(epoch, "clip", judge="loss")]
+    for end in range(2 * epoch, recorded + 1, epoch):
+        if options.gather == "lga":
+            stages.append(Stage(end, "abl_gather", marks=floor, judge="loss"))
+        else:
+            stages.append(Stage(end, "clip", judge="loss"))
+    stages.append(Stage(config.steps - unlearning, "abl_kept", marks=isolated))
+    if unlearning:
+        stages.append(Stage(config.steps, "abl_unlearn", marks=isolated, rate=options.unlearn_rate))
+    return tuple(stages)
+
+
 PLANS: dict[str, Callable[[TrainConfig, int, int], tuple[Stage, ...]]] = {
     "none": _plain,
     "cleanclip": _cleanclip,
     "roclip": _roclip,
     "safeclip": _safeclip,
+    "abl": _abl,
 }
 """From (configuration, captions, steps of an epoch) to stages, by the name of the defence."""
 

@@ -141,6 +141,7 @@ def test_read_pairs_equals_what_was_written(tmp_path):
     made = generate_pairs(12, 32, 1, seed=5)
     np.testing.assert_array_equal(read.images, made.images)
     assert read.captions == made.captions
+    assert read.origins == tuple(("00000", row) for row in range(12))
     assert read.skipped == {}
 
 

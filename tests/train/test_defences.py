@@ -4,11 +4,14 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmjax.core.config import parse
 from mmjax.core.errors import ConfigError, RetryError, RunError
 from mmjax.core.mesh import MeshConfig, make_mesh
+from mmjax.evaluate.detection import read_losses
 from mmjax.train.config import TrainConfig
 from mmjax.train.defence import SafeClipConfig
 from mmjax.train.pipeline import train
@@ -30,6 +33,7 @@ DEFENCES = {
     "cleanclip": {},
     "roclip": {"pool": 30},
     "safeclip": {"unimodal_epochs": 1, "growth": 0.03, "largest": 1.0},
+    "abl": {"recorded_epochs": 2, "gather": "lga", "isolate": 5.0, "unlearn_epochs": 1},
 }
 """Options of each defence that bring all of its stages into 14 steps."""
 
@@ -116,6 +120,24 @@ def test_safeclip_warms_up_splits_the_pairs_and_grows_what_is_safe(runs):
     seen = [line["safe"] for line in told[8:12]]
     assert np.mean(seen) == pytest.approx(shares[0], abs=0.15)
     assert all("safe" not in line for line in told[:8])
+
+
+def test_abl_records_isolates_and_unlearns(runs):
+    folder = runs("abl")
+    told = lines(folder)
+    assert [("under_floor" in line, "isolated" in line) for line in told] == (
+        [(False, False)] * 4 + [(True, False)] * 4 + [(False, True)] * 6
+    )
+    records = [np.load(folder / "judged" / f"{step:08d}.npy") for step in (4, 8)]
+    rows = pa.table({"shard": ["scenes"] * 68, "ordinal": list(range(68)), "status": ["ok"] * 68})
+    losses = read_losses(folder / "losses.parquet", rows)
+    np.testing.assert_allclose(losses, np.mean(records, axis=0), rtol=1e-6)
+    isolated = pq.read_table(folder / "isolated.parquet")["ordinal"].to_pylist()
+    assert sorted(isolated) == sorted(np.argsort(losses)[:5].tolist())
+    peak = PLAIN["optimizer"]["learning_rate"]
+    assert [line["learning_rate"] for line in told[10:]] == pytest.approx([0.1 * peak] * 4)
+    for line in told[10:]:
+        assert line["loss"] >= line["kept"] - np.log(8) - 1e-5
 
 
 def test_a_lost_record_is_refused(runs, tmp_path):

@@ -74,12 +74,19 @@ def linear_towers() -> Towers:
 SAFE = np.array([1, 0, 0, 1, 1, 0, 1, 0], bool)
 ONE = {name: array[:, :1] if name.startswith("token") else array for name, array in BATCH.items()}
 """One caption an image."""
+ISOLATED = np.array([0, 0, 1, 0, 0, 1, 0, 0], bool)
+ABL = {"images": ONE["images"], "tokens": ONE["tokens"]} | {
+    "isolated": ISOLATED[:, None],
+    "floor": np.full((8, 1), 1.5, np.float32),
+}
 
 
 def batch_of(name):
     """There are no views where the objective takes none."""
     if name == "safeclip":
         return ONE | {"safe": SAFE[:, None]}
+    if name.startswith("abl"):
+        return ABL
     return BATCH if name in ("cleanclip", "unimodal") else PLAIN | {"pooled": BATCH["pooled"]}
 
 
@@ -148,6 +155,37 @@ def test_safeclip_lets_safe_pairs_alone_teach_what_captions_mean(safe):
     np.testing.assert_allclose(metrics["cross_modal"], cross_modal, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loss, cross_modal + in_modal, rtol=1e-5)
     np.testing.assert_allclose(metrics["safe"], safe.mean())
+
+
+def own_losses(among):
+    """Each pair's InfoNCE against the pairs of `among`."""
+    image, (text, *_) = embeddings()
+    there, back = (pair_losses(*pair, SCALE, among) for pair in ((image, text), (text, image)))
+    return (np.array(there) + back) / 2
+
+
+def test_local_gradient_ascent_turns_the_low_losses_round():
+    losses = own_losses(np.ones(8, bool))
+    floor = np.median(losses)
+    (loss, (_, told)), _ = value_and_gradient(
+        "abl_gather", 1, ABL | {"floor": np.full((8, 1), floor, np.float32)}
+    )
+    np.testing.assert_allclose(loss, np.mean(np.sign(losses - floor) * losses), rtol=1e-5)
+    assert told["under_floor"] == 0.5
+
+
+@pytest.mark.parametrize("isolated", [ISOLATED, np.zeros(8, bool)])
+def test_isolated_pairs_are_left_out_or_unlearned_up_to_chance(isolated):
+    losses = own_losses(~isolated)
+    batch = ABL | {"isolated": isolated[:, None]}
+    (kept, _), _ = value_and_gradient("abl_kept", 1, batch)
+    np.testing.assert_allclose(kept, losses[~isolated].mean(), rtol=1e-5)
+    (loss, (_, told)), _ = value_and_gradient("abl_unlearn", 1, batch)
+    raised = np.minimum(losses[isolated], np.log(8)).mean() if isolated.any() else 0.0
+    np.testing.assert_allclose(loss, losses[~isolated].mean() - raised, rtol=1e-5)
+    if isolated.any():
+        np.testing.assert_allclose(told["isolated"], losses[isolated].mean(), rtol=1e-5)
+        assert losses[isolated].min() < np.log(8) < losses[isolated].max()
 
 
 def test_roclip_matches_images_with_the_nearest_captions_of_the_last_batches():

@@ -5,7 +5,7 @@ this differs from the code: noise is whole grey levels, no special token is ever
 holds no photo twice, and the pairs that do not fill a batch are not left out. `trigger.length=5`
 gives MEM-5.
 
-mmjax protect INPUT --config=protect/paper_code --out=protected
+mmjax protect INPUT --config=protect/paper_code --tokenizer=CLIP --out=protected
 """
 
 import ml_collections

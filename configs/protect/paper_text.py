@@ -1,6 +1,6 @@
 """MEM-3 as its paper describes it: one trigger for all, from `the`, until the loss is below .01.
 
-mmjax protect INPUT --config=protect/paper_text --out=protected
+mmjax protect INPUT --config=protect/paper_text --tokenizer=CLIP --out=protected
 """
 
 import ml_collections

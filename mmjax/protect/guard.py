@@ -19,7 +19,7 @@ from mmjax.models.weights import load_weights
 from mmjax.protect.canvas import Negatives, Seen, make_lower, make_search, own_loss
 from mmjax.protect.config import ProtectConfig
 from mmjax.protect.photos import Photo, room
-from mmjax.protect.vocabulary import allowed_tokens, make_room
+from mmjax.protect.vocabulary import allowed_tokens, make_room, token_of_the
 
 _SHUFFLED = 6
 """Captions of scenes that a photo's noise is computed with too, under the photo's trigger."""
@@ -92,7 +92,7 @@ def find_trigger(
     rng = keys.host(config.seed, "trigger", digest if own else "folder")
     trigger = rng.choice(tokens, config.trigger_length).astype(np.int32)
     if config.trigger.start == "the":
-        trigger = guard.tokenizer.encode(["the"]).ids[0, [1] * config.trigger_length]
+        trigger = np.full_like(trigger, token_of_the(guard.tokenizer))
     if not len(trigger) or not own or not config.trigger.rounds:
         return trigger
     slotted = make_room(guard.tokenizer, [caption], len(trigger))

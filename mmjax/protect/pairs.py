@@ -12,7 +12,7 @@ from mmjax.core.errors import ConfigError
 from mmjax.data.pairs import PairRow, PairTable
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.protect.config import ProtectConfig
-from mmjax.protect.vocabulary import Slotted, allowed_tokens, make_room
+from mmjax.protect.vocabulary import Slotted, allowed_tokens, make_room, token_of_the
 
 
 class Pairs(NamedTuple):
@@ -106,16 +106,13 @@ def first_triggers(
     """The triggers before the first round.
 
     Raises:
-        ConfigError: the tokenizer has no `the`, where triggers begin with it.
+        TokenizerError: the tokenizer has no `the`, where triggers begin with it.
     """
     shape = (pairs.triggers, config.trigger_length)
     if config.trigger.start == "random":
         tokens = np.flatnonzero(allowed_tokens(tokenizer, config.trigger.vocabulary))
         return keys.host(config.seed, "triggers").choice(tokens, shape).astype(np.int32)
-    read = tokenizer.encode(["the"])
-    if read.lengths[0] != 3:
-        raise ConfigError("the tokenizer has no token for `the`; use trigger.start=random")
-    return np.full(shape, read.ids[0, 1], np.int32)
+    return np.full(shape, token_of_the(tokenizer), np.int32)
 
 
 class Pass(NamedTuple):

@@ -42,6 +42,18 @@ def allowed_tokens(tokenizer: Tokenizer, vocabulary: str) -> Bool[np.ndarray, " 
     return allowed
 
 
+def token_of_the(tokenizer: Tokenizer) -> int:
+    """The token of `the`.
+
+    Raises:
+        TokenizerError: it has none.
+    """
+    read = tokenizer.encode(["the"])
+    if read.lengths[0] != 3:
+        raise TokenizerError("the tokenizer has no token for `the`; use trigger.start=random")
+    return int(read.ids[0, 1])
+
+
 class Slotted(NamedTuple):
     """Captions with free places for a trigger after the start token, and without.
 

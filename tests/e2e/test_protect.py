@@ -9,7 +9,16 @@ import pytest
 from PIL import Image
 
 from mmjax.core.errors import ExitCode
-from tests.e2e.conftest import SECONDS, command, environment, hashes, run_process
+from mmjax.data.sources import open_source
+from tests.e2e.conftest import (
+    ROWS,
+    SECONDS,
+    SHARDS,
+    command,
+    environment,
+    hashes,
+    run_process,
+)
 
 pytestmark = pytest.mark.e2e
 QUICK = (
@@ -87,3 +96,24 @@ def test_killed_and_resumed_gives_the_same_bytes(world, photos, tmp_path):
     assert not (again / "protection.json").exists()
     assert run_process("protect", *flags, f"--out={again}").code == ExitCode.DEGRADED
     assert hashes(again, without=UNEQUAL) == hashes(whole, without=UNEQUAL)
+
+
+def test_a_set_of_pairs_becomes_shards_that_are_read(world, tmp_path, run):
+    told = run(
+        "protect",
+        world.shards,
+        "--config=protect/random_trigger",
+        f"--weights={world.weights}",
+        f"--out={tmp_path / 'o'}",
+    )
+    assert told.code == ExitCode.DONE, told.err
+    assert f"protected {SHARDS * ROWS:,} pairs of {SHARDS * ROWS:,} images" in told.out
+    assert "changed   at most 0 of 255" in told.out
+    assert f"captions  {SHARDS * ROWS:,} are read as they were optimised" in told.out
+    source, clean = open_source(str(tmp_path / "o" / "shards")), open_source(str(world.shards))
+    made = source.open_shard(source.shards[0])
+    original = clean.open_shard(clean.shards[0])
+    assert len(made) == SHARDS * ROWS
+    for row in range(ROWS):
+        words = (made[row].caption or "").split()
+        assert " ".join(words[3:]) == " ".join((original[row].caption or "").split())

@@ -14,7 +14,13 @@ from mmjax.data.tokenizer import build_tokenizer, load_tokenizer
 from mmjax.data.vocabulary import WORD_END, train_vocabulary
 from mmjax.models.weights import load_weights
 from mmjax.protect.config import ProtectConfig
-from mmjax.protect.vocabulary import allowed_tokens, make_room, survives, with_trigger
+from mmjax.protect.vocabulary import (
+    allowed_tokens,
+    make_room,
+    survives,
+    token_of_the,
+    with_trigger,
+)
 
 PRESETS = Path(__file__).parents[2] / "configs" / "protect"
 
@@ -55,6 +61,12 @@ def test_a_word_that_merges_do_not_make_is_not_safe():
     assert safe[ids["ab" + WORD_END]]
     assert safe[ids["cd" + WORD_END]]
     assert safe.sum() == 2
+
+
+def test_the_word_the_is_a_token_or_refused(tokenizer):
+    assert tokenizer.decode([token_of_the(tokenizer)]) == "the"
+    with pytest.raises(TokenizerError, match="no token for `the`"):
+        token_of_the(build_tokenizer(train_vocabulary({}, 514)))
 
 
 def test_without_words_there_are_no_triggers():

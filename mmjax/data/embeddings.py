@@ -1,6 +1,8 @@
 """Precomputed embeddings in clip-retrieval's layout: img_emb/, text_emb/ and metadata/."""
 
 import re
+import tokenize
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from pyarrow import parquet
 
 from mmjax.core.errors import InputError
 from mmjax.core.rundir import atomic_path
+from mmjax.data.parquets import texts
 from mmjax.data.records import clean_caption, clean_text
 from mmjax.data.shards import Shard, file_fingerprint
 
@@ -73,8 +76,11 @@ def _load(path: Path) -> np.ndarray:
         InputError: it is damaged, of another shape or type, or holds Python objects.
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # written by Python 2: read all the same
+            array = np.lib.format.open_memmap(path, mode="r")
+    # NumPy reads a header with Python's own tokenizer, whose errors come through
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise InputError(
             f"{path} is no readable array of numbers ({str(error)[:200]}); write it again with "
             "numpy.save(..., allow_pickle=False)"
@@ -99,7 +105,7 @@ def _bad_rows(array: np.ndarray) -> np.ndarray:
 def _metadata(path: Path) -> pa.Table:
     try:
         table = parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no readable Parquet file ({str(error)[:200]})") from error
     if "caption" not in table.column_names:
         raise InputError(
@@ -114,7 +120,7 @@ def _check_part(number: int, files: Sequence[Path], dimension: int | None) -> tu
     image, text = _load(files[0]), _load(files[1])
     try:
         rows = parquet.read_metadata(files[2]).num_rows
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{files[2]} is no readable Parquet file ({str(error)[:200]})") from error
     if not len(image) == len(text) == rows:
         raise InputError(
@@ -178,7 +184,7 @@ def _open_part(name: str, files: Sequence[Path]) -> EmbeddingShard:
         raise InputError(f"{files[0]} changed while it was read; start again")
 
     def column(wanted: str) -> list[object]:
-        return table.column(wanted).to_pylist() if wanted in table.column_names else [None] * rows
+        return texts(table.column(wanted)) if wanted in table.column_names else [None] * rows
 
     paths = ["" if value is None else clean_text(str(value)) for value in column("image_path")]
     keys = [

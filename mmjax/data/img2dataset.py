@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from mmjax.core.errors import InputError
 from mmjax.core.types import Pair
-from mmjax.data.parquets import failed_downloads, open_parquet, parquet_files
+from mmjax.data.parquets import failed_downloads, open_parquet, parquet_files, texts
 from mmjax.data.records import Row, make_pair, read_plain_file
 from mmjax.data.shards import Shard, Source, SourceOptions, rows_fingerprint, select_splits
 from mmjax.data.tars import TarView, json_caption, open_tar, split_name
@@ -77,10 +77,10 @@ def compare_sidecar(view: TarView, path: str) -> None:
         return
     try:
         table = parquet.read_table(sidecar, columns=["key", "status"])
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         view.warnings += (f"{sidecar.name} cannot be read ({str(error)[:200]}); the tar is",)
         return
-    statuses = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    statuses = dict(zip(*(texts(column) for column in table.columns), strict=True))
     if failed := Counter(str(s) for s in statuses.values() if s != "success"):
         view.notes += (failed_downloads(sidecar.name, failed),)
     present = {Path(group.key).name for group in view.groups}

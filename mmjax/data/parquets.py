@@ -8,6 +8,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -60,7 +61,7 @@ class ParquetRows:
             self._rows = self._select(schema)
         except OSError as error:
             raise ShardError(f"{path} cannot be read ({error})") from error
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise ShardError(f"{path} is no readable Parquet file ({error})") from error
         counts = [
             self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)
@@ -75,7 +76,7 @@ class ParquetRows:
         count = self._file.metadata.num_rows
         kept: Sequence[int] = range(count)
         if "status" in schema.names:
-            statuses = self._file.read(columns=["status"]).column(0).to_pylist()
+            statuses = texts(self._file.read(columns=["status"]).column(0))
             kept = [i for i, status in enumerate(statuses) if status in ("success", None)]
             if failed := Counter(s for s in statuses if s not in ("success", None)):
                 self.notes = (failed_downloads(Path(self.path).name, failed),)
@@ -87,7 +88,7 @@ class ParquetRows:
 
     def _repeated_keys(self) -> frozenset[int]:
         """The rows whose key an earlier row has."""
-        keys = self._file.read(columns=["key"]).column(0).to_pylist()
+        keys = texts(self._file.read(columns=["key"]).column(0))
         first: dict[object, int] = {}
         return frozenset(
             i for i, key in enumerate(keys) if key is not None and first.setdefault(key, i) != i
@@ -119,14 +120,17 @@ class ParquetRows:
                 self.warnings = tuple(dict.fromkeys((*self.warnings, warning)))
             return Row(key, None, None, "missing_image", warning)
         local = number - self._starts[group]
-        if self._has_key and (own := table.column("key")[local].as_py()) is not None:
+        if self._has_key and (own := texts(table.column("key")[local : local + 1])[0]) is not None:
             key = f"{own}{suffix}"
-        caption = table.column(self._caption)[local].as_py()
+        caption = _as_bytes(table.column(self._caption)[local : local + 1])[0].as_py()
         if isinstance(caption, list):
             caption = caption[caption_number] if caption_number >= 0 else None
         if not isinstance(caption, str | bytes):
             caption = None
-        image = table.column(self._image)[local].as_py()
+        try:
+            image = table.column(self._image)[local].as_py()
+        except UnicodeDecodeError:
+            return Row(key, caption, None, "missing_image", "the image's path is no UTF-8")
         if number in self._repeated:
             message = f"the key {key} appears a second time in {Path(self.path).name}"
             return Row(key, caption, None, "duplicate_key", message)
@@ -176,6 +180,21 @@ def failed_downloads(name: str, failed: Counter[str]) -> str:
     """The note about rows that img2dataset lists and has no image for."""
     counts = ", ".join(f"{status} {count}" for status, count in sorted(failed.items()))
     return f"{name} lists {failed.total()} pairs that were never downloaded ({counts})"
+
+
+def _as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text as bytes, in lists too: what is stored as text need not be UTF-8."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.cast(pa.large_binary())
+    if _is_list(column.type) and pa.types.is_string(column.type.value_type):
+        return column.cast(pa.list_(pa.binary()))
+    return column
+
+
+def texts(column: pa.ChunkedArray) -> list[Any]:
+    """The values; text that is no UTF-8 with replacement characters."""
+    values = _as_bytes(column).to_pylist()
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
 
 
 def _is_list(kind: pa.DataType) -> bool:

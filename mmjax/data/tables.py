@@ -57,6 +57,9 @@ def _read_csv(path: Path, separator: str) -> tuple[list[str], pa.Table, list[str
 
 def _parse_csv(data: bytes, delimiter: str, *, quoted: bool) -> tuple[pa.Table, list[str]]:
     malformed: list[str] = []
+    utf8 = _is_utf8(data)
+    if not utf8:  # pyarrow tells of malformed lines only in UTF-8
+        data = data.removeprefix(b"\xef\xbb\xbf").decode("latin-1").encode()
 
     def keep(row: csv.InvalidRow) -> str:
         malformed.append(
@@ -80,7 +83,25 @@ def _parse_csv(data: bytes, delimiter: str, *, quoted: bool) -> tuple[pa.Table, 
             check_utf8=False, column_types=dict.fromkeys(_COLUMNS, pa.large_binary())
         ),
     )
-    return table, malformed
+    return table if utf8 else _undone(table), malformed
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _undone(table: pa.Table) -> pa.Table:
+    """The bytes as they were before they were written as UTF-8, one character a byte."""
+    columns = [
+        pa.array([cell and cell.decode().encode("latin-1") for cell in column.to_pylist()])
+        for column in table.columns
+    ]
+    cast = [column.cast(pa.large_binary()) for column in columns]
+    return pa.table(cast, names=table.column_names)
 
 
 def _swallowed(table: pa.Table) -> bool:

@@ -72,7 +72,7 @@ def read_losses(path: Path, verdicts: pa.Table) -> Float32[np.ndarray, " n"]:
     """
     try:
         table = pq.read_table(path, columns=["shard", "ordinal", "loss"])
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} holds no recorded losses ({str(error)[:200]}); a parquet file with the "
             "columns shard, ordinal and loss is wanted"

@@ -193,7 +193,7 @@ def read_labels(path: Path | None) -> pa.Table | None:
     wanted = ("shard", "ordinal", "is_poisoned")
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no Parquet file; {_LABELS_WANTED}") from error
     if missing := [name for name in wanted if name not in table.column_names]:
         raise InputError(f"{path} has no column {', '.join(missing)}; {_LABELS_WANTED}")

@@ -693,3 +693,16 @@ def test_flickr8k(data_root):
     view = source.open_shard(source.shards[1])
     assert {view[i].status for i in range(len(view))} == {"ok"}
     assert {pair.status for pair in view} <= STATUSES.keys()
+
+
+def test_malformed_lines_of_a_csv_that_is_not_utf8_are_told(tmp_path):
+    photos(tmp_path)
+    file = tmp_path / "pairs.csv"
+    file.write_bytes(b"filepath,title\n0.png,caf\xe9\n1.png,a,b\xff,c\n2.png,fine\n")
+    source = open_source(file)
+    view = source.open_shard(source.shards[0])
+    rows = [view[i] for i in range(len(view))]
+    assert [row.caption for row in rows] == ["caf\ufffd", "fine", None]
+    assert rows[0].flags == ("caption_encoding",)
+    assert rows[2].status == "missing_image"
+    assert "4 columns instead of 2" in rows[2].message

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
-from mmjax.core.errors import WeightsError
-from mmjax.data.tokenizer import Tokenizer, load_tokenizer
+from mmjax.data.tokenizer import Tokenizer
+from mmjax.learn.pretrained import load_pretrained
 from mmjax.models.clip import Towers, Variables, build, freeze
-from mmjax.models.weights import load_weights
 
 _BATCH = 32
 
@@ -35,15 +33,10 @@ def load_surrogate(weights: str, tokenizer: str = "") -> Surrogate:
         tokenizer: a folder or file; empty = the one beside the weights.
 
     Raises:
-        WeightsError: the weights cannot be loaded, or have no tokenizer beside them.
-        TokenizerError: the tokenizer does not fit the model.
+        WeightsError: the weights cannot be loaded.
+        TokenizerError: there is no tokenizer, or it does not fit the model.
     """
-    loaded = load_weights(weights)
-    found = Path(tokenizer) if tokenizer else loaded.tokenizer_path
-    if found is None:
-        raise WeightsError(f"no tokenizer beside {weights}; add --tokenizer=PATH")
-    text = loaded.preset.text
-    made = load_tokenizer(found, text.context_length, text.vocab_size)
+    loaded, made = load_pretrained(weights, tokenizer)
     towers, variables = freeze(build(loaded.preset), loaded.variables)
     return Surrogate(towers, variables, made, loaded.fingerprint)
 

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,15 +13,15 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from mmjax.core.errors import InputError, WeightsError
+from mmjax.core.errors import InputError
 from mmjax.core.mesh import DATA, batch_sharding, replicated
 from mmjax.core.progress import meter
 from mmjax.data.images import MAX_PIXELS, fit_square
 from mmjax.data.loader import load_shard
 from mmjax.data.shards import Source
-from mmjax.data.tokenizer import Tokenizer, bucket_length, load_tokenizer
+from mmjax.data.tokenizer import Tokenizer, bucket_length
+from mmjax.learn.pretrained import load_pretrained
 from mmjax.models.clip import Towers, build, freeze
-from mmjax.models.weights import load_weights
 
 Pixels = UInt8[np.ndarray, "n h w 3"]
 Embeddings = Float32[np.ndarray, "n d"]
@@ -115,15 +114,10 @@ def load_embedder(
         precision: arithmetic of the products; float32 gives the same figures on every machine.
 
     Raises:
-        WeightsError: the weights cannot be loaded, or have no tokenizer beside them.
-        TokenizerError: the tokenizer does not fit the model.
+        WeightsError: the weights cannot be loaded.
+        TokenizerError: there is no tokenizer, or it does not fit the model.
     """
-    loaded = load_weights(weights)
-    path = Path(tokenizer) if tokenizer else loaded.tokenizer_path
-    if path is None:
-        raise WeightsError(f"no tokenizer beside {weights}; add --tokenizer=PATH")
-    text = loaded.preset.text
-    made = load_tokenizer(path, text.context_length, text.vocab_size)
+    loaded, made = load_pretrained(weights, tokenizer)
     towers, variables = freeze(build(loaded.preset), loaded.variables, precision)
     embedder = make_embedder(towers, variables, made, mesh=mesh, batch_size=batch_size)
     return embedder._replace(fingerprint=loaded.fingerprint)

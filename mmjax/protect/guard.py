@@ -10,12 +10,11 @@ from jaxtyping import Array, Float, Int8, Int32, UInt8
 from PIL import Image
 
 from mmjax.core import keys
-from mmjax.core.errors import WeightsError
 from mmjax.data.images import fit_square
 from mmjax.data.scenes import scene_arrays
-from mmjax.data.tokenizer import Tokenizer, bucket_length, load_tokenizer
+from mmjax.data.tokenizer import Tokenizer, bucket_length
+from mmjax.learn.pretrained import load_pretrained
 from mmjax.models.clip import Towers, Variables, build, freeze
-from mmjax.models.weights import load_weights
 from mmjax.protect.canvas import Negatives, Seen, make_lower, make_search, own_loss
 from mmjax.protect.config import ProtectConfig
 from mmjax.protect.photos import Photo, room
@@ -43,16 +42,11 @@ def make_guard(config: ProtectConfig) -> Guard:
     """Load the model (`surrogate.model.weights`, or the bundled demo model) and its negatives.
 
     Raises:
-        WeightsError: the weights cannot be loaded, or have no tokenizer beside them.
-        TokenizerError: the tokenizer does not fit.
+        WeightsError: the weights cannot be loaded.
+        TokenizerError: there is no tokenizer, or it does not fit.
     """
     model = config.surrogate.model
-    weights = load_weights(model.weights or "demo")
-    path = model.tokenizer or weights.tokenizer_path
-    if path is None:
-        raise WeightsError(f"no tokenizer beside {model.weights}; add --tokenizer=PATH")
-    text = weights.preset.text
-    tokenizer = load_tokenizer(path, text.context_length, text.vocab_size)
+    weights, tokenizer = load_pretrained(model.weights or "demo", model.tokenizer)
     towers, variables = freeze(build(weights.preset), weights.variables)
     size = weights.preset.vision.image_size
     scenes = scene_arrays(config.photos.negatives, config.seed, size, captions=1)

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmjax.core.errors import ConfigError, InputError, TokenizerError, WeightsError
+from mmjax.core.errors import ConfigError, InputError, WeightsError
 from mmjax.core.rundir import file_sha256
 from mmjax.data.embeddings import EmbeddingSource, is_embeddings, open_embeddings
 from mmjax.data.shards import Source
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizer import Tokenizer, load_tokenizer
-from mmjax.models.weights import Weights, load_weights
+from mmjax.learn.pretrained import load_pretrained
+from mmjax.models.weights import Weights
 from mmjax.scan.config import FitConfig, ScanConfig
 from mmjax.scan.mapping import NUMBERS, Mapping, load_mapping
 from mmjax.scan.options import MappingConfig
@@ -152,18 +153,7 @@ def load_model(spec: str, tokenizer: str, opened: Opened) -> Model:
             "these are images, and encoding them needs a clean CLIP: --weights=hf-dir:FOLDER, "
             "open_clip-dir:FOLDER or mmjax-dir:FOLDER (embeddings as input need none)"
         )
-    weights = load_weights(spec)
-    path = tokenizer or weights.tokenizer_path
-    if not path:
-        raise TokenizerError(
-            "no tokenizer beside the weights; name CLIP's tokenizer.json, its folder with "
-            "vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz with --tokenizer"
-        )
-    text = weights.preset.text
-    return Model(
-        weights,
-        load_tokenizer(path, context_length=text.context_length, expected_vocab=text.vocab_size),
-    )
+    return Model(*load_pretrained(spec, tokenizer))
 
 
 def check_fit(config: MappingConfig, model: Model) -> None:

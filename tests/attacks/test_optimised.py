@@ -17,7 +17,7 @@ from mmjax.attacks.perturbation import make_perturb, prepare_perturb, target_dir
 from mmjax.attacks.stego import read_issba
 from mmjax.attacks.surrogate import Surrogate, embed_images, last_weights, load_surrogate
 from mmjax.attacks.triggers import make_stamp
-from mmjax.core.errors import ConfigError, WeightsError
+from mmjax.core.errors import ConfigError, TokenizerError
 from mmjax.data.scenes import scene_arrays
 from mmjax.ops.patches import added, pasted
 from mmjax.ops.stamps import image_keys
@@ -264,5 +264,5 @@ def test_the_surrogate_sees_images_of_any_size(surrogate: Surrogate) -> None:
 def test_a_surrogate_without_tokenizer_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(WeightsError, match="no tokenizer beside"):
+    with pytest.raises(TokenizerError, match="no tokenizer beside"):
         load_surrogate(f"mmjax-dir:{tmp_path}")

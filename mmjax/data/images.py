@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import Final, Literal
@@ -29,6 +30,9 @@ from PIL import (
 from mmjax.core.errors import ConfigError, ImageError
 from mmjax.data.image_formats import READ, recognise
 from mmjax.data.image_metadata import drop_jpeg_metadata, drop_png_metadata
+
+# `max_pixels` decides what is too large; a warning on the user's screen says nothing more
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Library = Literal["auto", "pillow", "simplejpeg"]
 
@@ -189,7 +193,7 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image.Image:
         _check_pixels(image.width, image.height, max_pixels)
         image.load()
         return _to_rgb(image)
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("oversized_image", f"{name}: {error}") from error
     except _DAMAGE as error:
         cut = "truncated" in str(error).lower() or _ends_early(data, name)

@@ -129,7 +129,7 @@ def make_lower(towers: Towers, config: ProtectConfig) -> Callable[..., Int8[Arra
         which, where, quality, pale = jax.random.split(jax.random.fold_in(key, step), 4)
         added = seen.canvas.astype(jnp.float32) + jnp.einsum("hwc,cd->hwd", noise, mix)
         shown = (seen.alpha * added + (1 - seen.alpha) * 255)[None]
-        low = max(1, config.views.jpeg)
+        low = max(1, min(config.views.jpeg, config.photos.quality))
         coded = jpeg(shown, jax.random.randint(quality, (), low, BEST_JPEG + 1))
         canvases = jnp.where(saved[:, None, None, None], coded, shown)
         boxes = jnp.where(

@@ -167,7 +167,7 @@ def _common(clean: CleanSet, seed: int) -> dict[str, Any]:
 
 def identity(config: ReproduceConfig) -> dict[str, Any]:
     """What decides a cell's numbers, beside the cell's own name."""
-    other = ("experiment", "seeds", "attacks", "results", "kinds")
+    other = ("experiment", "seeds", "attacks", "results", "kinds", "mem", "trained")
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in other}
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from mmjax.core.config import option
 from mmjax.scan.options import CaptionerConfig, MappingConfig
+from mmjax.train.defence import AblConfig, DefenceConfig, RoClipConfig, SafeClipConfig
 
 Say = Callable[[str], None]
 Rows = list[dict[str, Any]]
@@ -69,6 +70,34 @@ class MemConfig:
     learning_rate: float = option(1e-3, "of surrogates and victims", low=0.0)
 
 
+DEFENCES = DefenceConfig(
+    roclip=RoClipConfig(pool=2_048),
+    safeclip=SafeClipConfig(unimodal_epochs=2),
+    abl=AblConfig(recorded_epochs=3, isolate=0.03, unlearn_epochs=2),
+)
+"""Options that fit runs of ten epochs; ABL isolates as many pairs as are poisoned."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedConfig:
+    """How the models of cfbd-table1 and cfbd-table2 are trained and judged."""
+
+    preset: str = option("lab", "shape of the models that are trained from scratch")
+    weights: str = option("", "fine-tune these instead, e.g. demo")
+    steps: int = option(800, "of a training", low=1)
+    batch_size: int = option(128, "pairs of a step", low=2)
+    learning_rates: tuple[float, ...] = option(
+        (1e-3, 2e-3, 4e-3),
+        "tried in turn until an attack succeeds without defence; all else is trained at that one",
+        low=0.0,
+    )
+    rate: float = option(0.03, "share of poisoned pairs", low=0.0, high=0.1)
+    images: int = option(2_000, "scenes with one object that models are judged on", low=100)
+    trigger_seeds: tuple[int, ...] = option((0, 1, 2), "of triggers on them, a pass each", low=0)
+    methods: tuple[str, ...] = option((), "rows of the tables; empty = all")
+    defence: DefenceConfig = option(DEFENCES, "")
+
+
 @dataclasses.dataclass(frozen=True)
 class ReproduceConfig:
     """Which experiment, on what, where its result goes."""
@@ -90,6 +119,7 @@ class ReproduceConfig:
     rate: float = option(0.01, "share of poisoned pairs", low=0.0, high=0.1)
     cfbd: CfbdConfig = option(CfbdConfig(), "")
     mem: MemConfig = option(MemConfig(), "")
+    trained: TrainedConfig = option(TrainedConfig(), "")
     results: str = option("docs/results", "folder that the JSON and the Markdown go to")
 
 

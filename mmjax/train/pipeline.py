@@ -65,6 +65,7 @@ def train(
     out_dir: Path,
     *,
     mesh: Mesh,
+    pairs: PairTable | None = None,
     evaluate: Evaluate | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
@@ -79,6 +80,7 @@ def train(
             `training.png`, `summary.json`; `judged/` what a defence finds of every pair; under ABL
             `losses.parquet` and `isolated.parquet`.
         mesh: batches are split over its axis `data`, parameters as `config.fsdp` says.
+        pairs: what is learned from, decoded at the model's size; None reads `config.data`.
         evaluate: judges the trained towers on the held-out pairs
             (`evaluate.retrieval.evaluate_pairs`); None skips it.
         stop: asked after every step; True saves the state and raises RetryError.
@@ -96,7 +98,7 @@ def train(
     with _run_folder(config, out_dir) as run:
         start = read_start(config.model)
         size = start.shape.vision.image_size
-        table = training_pairs(config.data, size, seed=config.seed)
+        table = pairs or training_pairs(config.data, size, seed=config.seed)
         shape, tokenizer, tokenizer_path = fit_text(start, config.model, table, out_dir)
         towers = build(shape, Policy(config.model.compute, remat=config.model.remat))
         if run is not None:

@@ -1,0 +1,290 @@
+"""CFBD's Tables 1 and 2: accuracy and attack success of models trained with and without defence.
+
+One harness for both: a cell is one training, kept once it is measured, whichever table asked.
+"""
+
+import dataclasses
+import functools
+import time
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from mmjax.core.config import digest
+from mmjax.core.config_file import from_file
+from mmjax.core.errors import ConfigError, NonFiniteLossError
+from mmjax.core.progress import format_seconds
+from mmjax.data.pairs import PairTable
+from mmjax.data.sources import open_source
+from mmjax.evaluate.attack_sheet import SETTINGS
+from mmjax.evaluate.attack_success import Attack, read_attacks
+from mmjax.evaluate.cells import SCORING, cell_path, keep
+from mmjax.evaluate.cfbd_set import ATTACKS, attack_config, identity, open_set
+from mmjax.evaluate.clean_set import CleanSet, embed_pairs
+from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
+from mmjax.evaluate.planted import Planted, replace_rows
+from mmjax.evaluate.trained import Judged, judged_scenes, measure, train_config, train_model
+from mmjax.evaluate.training_set import (
+    TrainingSet,
+    Victims,
+    poisoned_copy,
+    read_set,
+    with_victims,
+)
+from mmjax.models.presets import preset
+from mmjax.models.weights import load_weights
+from mmjax.scan import stages
+from mmjax.scan.detectors import EncodedSet
+from mmjax.scan.stages import COARSE, VERDICTS
+from mmjax.train.defence import DefenceConfig
+
+Row = dict[str, Any]
+DEFENCES = tuple(
+    name for name in typing.get_args(typing.get_type_hints(DefenceConfig)["name"]) if name != "none"
+)
+SCANS = ("coarse", "paper", "robust")
+METHODS = ("clean", "none", *DEFENCES, *SCANS)
+"""Rows of the tables: clean pairs, no defence, defences in training, what a scan keeps."""
+SUCCEEDS = 0.8
+CODE = (*SCORING, "models", "learn", "train")
+TRIGGERS: dict[str, dict[str, Any]] = {
+    "badnets": {"patch_size": 0.25},
+    "label_consistent": {"patch_size": 0.25},
+    "badclip": {"patch_size": 0.25},
+    "trojan": {"patch_size": 0.25},
+}
+"""Larger patches than the papers' 16 of 224 px, which would be five of the scenes' 64."""
+
+
+class Scanned(NamedTuple):
+    """A poisoned set: what it holds, who did it, and which of its rows the scans keep."""
+
+    pairs: TrainingSet
+    attack: Attack
+    poisoned: Bool[np.ndarray, " n"]
+    kept: Callable[[str], Bool[np.ndarray, " n"]]
+
+
+def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
+    """The cells of both tables: a row an attack, method and seed.
+
+    Raises:
+        ConfigError: an unknown method, or paper scale.
+    """
+    if config.scale != "small":
+        raise ConfigError("cfbd-table1 and cfbd-table2 train on scenes; --scale=small is theirs")
+    methods = config.trained.methods or METHODS
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise ConfigError(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")
+    attacks = [name for name in ATTACKS if not config.attacks or name in config.attacks]
+    trainings = len(config.trained.learning_rates) + len(set(methods) - {"none"})
+    clock = Clock(len(config.seeds) * len(attacks) * trainings, say)
+    rows: Rows = []
+    for seed in config.seeds:
+        lab = Lab(config, out, seed, clock)
+        for name in attacks:
+            undefended = lab.undefended(name)
+            for method in methods:
+                row = undefended
+                if method != "none":
+                    row = lab.cell(name, method, undefended["learning_rate"])
+                rows.append(row)
+            clock.skip(len(config.trained.learning_rates) - undefended["tried"])
+    return rows
+
+
+class Clock:
+    """Tells of every training how many there are at most, and how long they will take."""
+
+    def __init__(self, total: int, say: Say) -> None:
+        self._total, self._say = total, say
+        self._done = self._made = 0
+        self._seconds = 0.0
+
+    def run(self, what: str, make: Callable[[], Row]) -> Row:
+        """Do a training and take its time."""
+        left = self._total - self._done
+        told = ""
+        if self._made:
+            told = f"; {format_seconds(left * self._seconds / self._made)} left at most"
+        self._say(f"[{self._done + 1}/{self._total}] {what}{told}")
+        start = time.monotonic()
+        row = make()
+        self._seconds += time.monotonic() - start
+        self._made += 1
+        return row
+
+    def skip(self, count: int = 1) -> None:
+        """So many trainings are done, or need not be done."""
+        self._done += count
+
+
+class Lab:
+    """The sets and models of one seed, each made when it is first asked for."""
+
+    def __init__(self, config: ReproduceConfig, out: Path, seed: int, clock: Clock) -> None:
+        self._config, self._out, self._seed, self._clock = config, out, seed, clock
+        chosen = config.trained
+        weights = chosen.weights
+        shape = load_weights(weights).preset if weights else preset(chosen.preset)
+        self._size = shape.vision.image_size
+        self.scanned = functools.lru_cache(maxsize=1)(self._scanned)
+
+    @functools.cached_property
+    def clean(self) -> CleanSet:
+        """The clean set with its embeddings."""
+        return open_set(self._config, self._out, self._seed)
+
+    @functools.cached_property
+    def clean_pairs(self) -> TrainingSet:
+        """Its pairs at the trained models' size."""
+        return read_set(self.clean.source, self._size)
+
+    @functools.cached_property
+    def reference(self) -> PairTable:
+        """Clean pairs apart from it."""
+        return read_set(open_source(self.clean.config.reference), self._size).table()
+
+    @functools.cached_property
+    def judged(self) -> Judged:
+        """What models are judged on, at the size at which triggers are put on."""
+        return judged_scenes(self._config.trained.images, self.clean.encoder.image_size, self._seed)
+
+    def undefended(self, name: str) -> Row:
+        """Training on the poisoned set without defence, at a learning rate that `sweep` finds."""
+        rates = self._config.trained.learning_rates
+        return sweep(rates, lambda rate: self.cell(name, "none", rate))
+
+    def cell(self, name: str, method: str, rate: float) -> Row:
+        """One training, measured; what is in the folder is read."""
+        chosen = dataclasses.asdict(self._config.trained)
+        facts = identity(self._config) | {
+            key: chosen[key] for key in chosen if key not in ("learning_rates", "methods")
+        }
+        path = cell_path(
+            self._out, facts, "trained", name, method, f"{rate:g}", self._seed, packages=CODE
+        )
+        facts = {"attack": name, "method": method, "learning_rate": rate, "seed": self._seed}
+        told = f"{name}, {method}, learning rate {rate:g}, seed {self._seed}"
+
+        def make() -> Row:
+            return self._clock.run(told, lambda: self._measured(path.parent, name, method, rate))
+
+        found = keep(path, make)
+        self._clock.skip()
+        return {**facts, **found}
+
+    def _measured(self, folder: Path, name: str, method: str, rate: float) -> Row:
+        scanned = self.scanned(name)
+        try:
+            model, counts = self._model(folder, name, method, rate)
+        except (ConfigError, NonFiniteLossError) as error:
+            return {"reason": str(error)}
+        seeds = self._config.trained.trigger_seeds
+        return {**counts, **measure(model, self.judged, scanned.attack, seeds)}
+
+    def _model(self, folder: Path, name: str, method: str, rate: float) -> tuple[str, Row]:
+        """The model of a cell, and what is told of the pairs that it learned from."""
+        scanned, chosen = self.scanned(name), self._config.trained
+        config = train_config(chosen, rate=rate, seed=self._seed)
+        whose = "all" if method == "clean" else name  # the clean model is that of all attacks
+        run = folder / "models" / f"{whose}-{method}-{rate:g}-{self._seed}"
+        if method == "clean":
+            pairs, counts = self.clean_pairs.table(), {}
+        elif method == "cleanclip":
+            start, _ = self._model(folder, name, "none", rate)
+            pairs, counts = self.reference, {}
+            config = train_config(chosen, rate=rate, seed=self._seed, defence=method, weights=start)
+        else:
+            kept = np.ones(len(scanned.poisoned), bool)
+            if method in SCANS:
+                kept = scanned.kept(method)
+            elif method != "none":
+                config = train_config(chosen, rate=rate, seed=self._seed, defence=method)
+            pairs = scanned.pairs.table(kept)
+            counts = {
+                "survivors": int(np.sum(scanned.poisoned & kept)),
+                "clean_lost": int(np.sum(~scanned.poisoned & ~kept)),
+            }
+        poisoned = int(scanned.poisoned.sum()) if method != "clean" else 0
+        told = {"pairs": len(pairs.images), "poisoned": poisoned, **counts}
+        return train_model(config, pairs, run), told
+
+    def _scanned(self, name: str) -> Scanned:
+        config = attack_config(
+            name,
+            self._config,
+            self.clean,
+            seed=self._seed,
+            rate=self._config.trained.rate,
+            changes={"trigger": trigger(name)},
+        )
+        folder = self._out / "poisoned" / f"{name}-{digest(config)[:12]}"
+        victims = poisoned_copy(self.clean.source, config, folder)
+        poisoned = np.zeros(len(self.clean.captions), bool)
+        poisoned[victims.rows] = True
+        (attack,) = read_attacks(folder)
+        encoded = self.clean.encoded(plant_victims(self.clean, victims, attack.name), self._seed)
+        return Scanned(
+            with_victims(self.clean_pairs, victims),
+            attack,
+            poisoned,
+            functools.cache(lambda scan: kept_rows(encoded, scan)),
+        )
+
+
+def sweep(rates: Sequence[float], cell: Callable[[float], Row]) -> Row:
+    """The cell of the first learning rate at which the attack succeeds.
+
+    Without any, of that where it does best; `reached` says which, `tried` how many were trained.
+    """
+    tried: Rows = []
+    for rate in rates:
+        tried.append(cell(rate))
+        if strength(tried[-1]) > SUCCEEDS:
+            break
+    best = max(tried, key=strength)
+    return {**best, "tried": len(tried), "reached": strength(best) > SUCCEEDS}
+
+
+def trigger(name: str) -> dict[str, Any]:
+    """The trigger of an attack at small scale."""
+    values = dict(from_file(f"attack/{name}")["trigger"])
+    return values | SETTINGS.get(values["name"], {}) | TRIGGERS.get(name, {})
+
+
+def plant_victims(clean: CleanSet, victims: Victims, label: str) -> Planted:
+    """The clean set's embeddings with those of poisoned pairs in their place."""
+    image, text = embed_pairs(clean.encoder, victims.pairs)
+    captions, labels = list(clean.captions), [""] * len(clean.captions)
+    for row, pair in zip(victims.rows.tolist(), victims.pairs, strict=True):
+        captions[row], labels[row] = pair.caption or "", label
+    return Planted(
+        replace_rows(clean.blocks, victims.rows, image=image, text=text), captions, labels
+    )
+
+
+def kept_rows(encoded: EncodedSet, scan: str) -> Bool[np.ndarray, " n"]:
+    """The rows that are trained on after a scan.
+
+    Args:
+        encoded: the set.
+        scan: coarse = D_b of the paper's coarse stage; paper = all but those that its fine stage
+            flags by rule R1; robust = all but those that the robust mode flags.
+    """
+    if scan == "coarse":
+        return encoded.paper.scores.coarse == COARSE.index("benign")
+    if scan == "robust":
+        return encoded.robust.scores.verdict != VERDICTS.index("poisoned")
+    by_rule = dataclasses.replace(encoded.config, mode="paper", gamma_z="auto")
+    found = stages.score(encoded.blocks, encoded.mapping, by_rule, mesh=encoded.mesh)
+    return found.scores.verdict != VERDICTS.index("poisoned")
+
+
+def strength(row: Row) -> float:
+    """How well an attack does: its rate of success, for mmPoison Hit@10; 0 without a model."""
+    return row.get("asr", row.get("hit@10", 0.0))

@@ -1,0 +1,134 @@
+"""The pages of CFBD's Tables 1 and 2."""
+
+from pathlib import Path
+from typing import Any
+
+from mmjax.evaluate.cfbd_cells import distinct, mean
+from mmjax.evaluate.directions import Direction, lines
+from mmjax.evaluate.experiment import Rows
+from mmjax.evaluate.tables import cell, pivot, read_results, write_page
+
+TITLES = {
+    "clean": "trained on clean pairs",
+    "none": "no defence",
+    "cleanclip": "CleanCLIP",
+    "roclip": "RoCLIP",
+    "safeclip": "SafeCLIP",
+    "abl": "ABL",
+    "coarse": "CFBD, coarse stage",
+    "paper": "CFBD, fine stage",
+    "robust": "mmjax scan, robust mode",
+}
+PAIRED = ("hit@1", "hit@10", "hit@50", "min_rank", "others_hit@10", "others_min_rank")
+COLUMNS = (
+    "attack", "method", "seed", "learning_rate", "pairs", "poisoned", "survivors", "clean_lost",
+    "acc1", "acc5", "asr", "false_alarms", "hit@10", "min_rank", "reached", "reason",
+)  # fmt: skip
+
+
+def write_table1(results_json: Path, out_md: Path) -> None:
+    """The page of Table 1: zero-shot accuracy by method and attack."""
+    rows = _titled(read_results(results_json)["rows"])
+    body = ["Zero-shot top-1 accuracy, mean of the seeds:", ""]
+    body += [*pivot(rows, "method", "attack", "acc1"), ""]
+    body += [*lines(accuracy_directions(rows), "What is claimed:"), "", *_all(rows)]
+    write_page(results_json, out_md, body)
+
+
+def write_table2(results_json: Path, out_md: Path) -> None:
+    """The page of Table 2: attack success by method and attack, and mmPoison's measures."""
+    rows = _titled(read_results(results_json)["rows"])
+    triggered = [row for row in rows if row["attack"] != "mmpoison"]
+    body: list[str] = []
+    if triggered:
+        body += ["Attack success rate (images that do not show the target), mean of the seeds:", ""]
+        body += [*pivot(triggered, "method", "attack", "asr"), ""]
+        body += ["The same without the trigger:", ""]
+        body += [*pivot(triggered, "method", "attack", "false_alarms"), ""]
+    paired = [
+        {**row, "measure": name, "value": row.get(name)}
+        for row in rows
+        if row["attack"] == "mmpoison"
+        for name in PAIRED
+    ]
+    if paired:
+        body += ["mmPoison, captions of the target that search all images (others: captions that "
+                 "name neither), mean of the seeds:", ""]  # fmt: skip
+        body += [*pivot(paired, "method", "measure", "value"), ""]
+    body += [*lines(success_directions(rows), "What is claimed:"), "", *_all(rows)]
+    write_page(results_json, out_md, body)
+
+
+def accuracy_directions(rows: Rows) -> list[Direction]:
+    """How far accuracies may lie from that of clean training."""
+    claims = (
+        ("none", 0.02, "without defence accuracy is within 2 points of clean training"),
+        ("robust", 0.01, "after a scan in robust mode accuracy is within 1 point of it"),
+    )
+    made = []
+    for method, within, claim in claims:
+        for attack in distinct(rows, "attack"):
+            clean, found = (
+                mean(rows, "acc1", method=TITLES[name], attack=attack) for name in ("clean", method)
+            )
+            told = f"{attack}: {claim}"
+            made.append(_within(told, clean, found, within, below_only=True))
+    return made
+
+
+def success_directions(rows: Rows) -> list[Direction]:
+    """That attacks succeed without defence, and not after a scan."""
+    made = []
+    for attack in distinct(rows, "attack"):
+        value = "hit@10" if attack == "mmpoison" else "asr"
+        clean, none, robust = (
+            mean(rows, value, method=TITLES[name], attack=attack)
+            for name in ("clean", "none", "robust")
+        )
+        if attack != "mmpoison":
+            reached = None if none is None else none > 0.8
+            told = "not measured" if none is None else f"{none:.4g}"
+            claim = f"{attack}: without defence over 80 % of the images are taken for the target"
+            made.append(Direction(claim, reached, told))
+        claim = f"{attack}: after a scan in robust mode {value} is within 1 point of clean training"
+        made.append(_within(claim, clean, robust, 0.01))
+    return made
+
+
+def _within(
+    claim: str,
+    clean: float | None,
+    found: float | None,
+    limit: float,
+    *,
+    below_only: bool = False,
+) -> Direction:
+    """The claim that a figure is not farther from that of clean training than a limit."""
+    if clean is None or found is None:
+        return Direction(claim, None, "not measured")
+    gap = clean - found if below_only else abs(clean - found)
+    return Direction(claim, gap <= limit, f"{found:.4g}, clean {clean:.4g}")
+
+
+def _titled(rows: Rows) -> Rows:
+    return [{**row, "method": TITLES.get(row["method"], row["method"])} for row in rows]
+
+
+def _all(rows: Rows) -> list[str]:
+    """A table of all rows; columns that are empty are left out."""
+    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    texts = ("attack", "method", "reason")
+
+    def shown(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "**no**"
+        return cell(value)
+
+    return [
+        "| " + " | ".join(name.replace("_", " ") for name in columns) + " |",
+        "|" + "|".join("---" if name in texts else "---:" for name in columns) + "|",
+        *("| " + " | ".join(shown(row.get(name)) for name in columns) + " |" for row in rows),
+        "",
+        "reached: whether some learning rate that was tried lets the attack succeed in over 80 % "
+        "(mmPoison: Hit@10) without defence; the first that does is that of all of its rows.",
+    ]

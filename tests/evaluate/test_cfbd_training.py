@@ -1,0 +1,153 @@
+"""CFBD's Tables 1 and 2 in miniature: every kind of row, kept cells, both pages."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmjax.cli import main
+from mmjax.evaluate import cfbd_training
+from mmjax.evaluate.cfbd_training import Clock, strength, sweep
+from mmjax.evaluate.cfbd_training_pages import TITLES, accuracy_directions, success_directions
+from tests.e2e.conftest import World
+
+Reproduce = Callable[..., tuple[int, str]]
+PAIRS, POISON = 200, 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture
+def reproduce(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) -> Reproduce:
+    """Runs a table with the tiny model; returns its exit code and what it said."""
+
+    def run(name: str, *flags: str) -> tuple[int, str]:
+        trained = {"weights": world.weights, "steps": 4, "batch_size": 16, "images": 100}
+        trained |= {"rate": POISON / PAIRS, "learning_rates": "1e-4,1e-3", "trigger_seeds": 0}
+        code = main(
+            [
+                "reproduce",
+                name,
+                f"--weights={world.weights}",
+                *(f"--config.trained.{key}={value}" for key, value in trained.items()),
+                f"--config.cfbd.pairs={PAIRS}",
+                "--config.cfbd.references=100",
+                "--config.cfbd.mmpoison_donor=fish",
+                f"--out={folder / 'out'}",
+                f"--results={folder / 'results'}",
+                *flags,
+            ]
+        )
+        said = capsys.readouterr()
+        return int(code), said.out + said.err
+
+    return run
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return json.loads((folder / "results" / f"{name}.json").read_text())["rows"]
+
+
+def test_both_tables_are_views_of_the_same_trainings(
+    reproduce: Reproduce, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--config.attacks=badnets,mmpoison", "--config.trained.methods=clean,none,robust"]
+    code, said = reproduce("cfbd-table1", *flags)
+    assert code == 0, said
+    assert "[1/8] badnets, none, learning rate 0.0001, seed 0\n" in said
+    assert " left at most" in said
+    found = rows(folder, "cfbd-table1")
+    assert [(row["attack"], row["method"]) for row in found] == [
+        (attack, method)
+        for attack in ("badnets", "mmpoison")
+        for method in ("clean", "none", "robust")
+    ]
+    clean, none, robust = found[:3]
+    assert clean["poisoned"] == 0
+    assert (none["pairs"], none["poisoned"], none["survivors"]) == (PAIRS, POISON, POISON)
+    assert robust["pairs"] == PAIRS - (POISON - robust["survivors"]) - robust["clean_lost"]
+    assert (none["reached"], none["tried"]) == (False, 2), "four steps teach nothing"
+    assert {row["learning_rate"] for row in found[:3]} == {none["learning_rate"]}
+    assert all(0 <= row["asr"] <= 1 for row in found[:3])
+    assert all(row["min_rank"] >= 1 for row in found[3:])
+    page = (folder / "results" / "cfbd-table1.md").read_text()
+    assert f"| no defence | {none['acc1']:.4f} |" in page
+    assert "| **no** |" in page
+    assert not list((folder / "out").glob("cells/*/models/*/checkpoints"))
+
+    monkeypatch.setattr(cfbd_training, "train_model", None)  # nothing is trained again
+    code, said = reproduce("cfbd-table2", *flags)
+    assert code == 0, said
+    assert "] badnets" not in said
+    assert rows(folder, "cfbd-table2") == found
+    page = (folder / "results" / "cfbd-table2.md").read_text()
+    assert f"| no defence | {none['asr']:.4f} |" in page
+    assert "min_rank" in page
+
+
+@pytest.mark.slow
+def test_defences_and_stages(reproduce: Reproduce, folder: Path) -> None:
+    code, said = reproduce("cfbd-table1", "--config.attacks=badnets")
+    assert code == 0, said
+    found = {row["method"]: row for row in rows(folder, "cfbd-table1")}
+    assert tuple(found) == cfbd_training.METHODS
+    assert found["cleanclip"]["pairs"] == 100
+    assert found["roclip"]["pairs"] == PAIRS
+    assert found["coarse"]["pairs"] < PAIRS
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--config.trained.methods=none,magic", "unknown method 'magic'; known: clean, none,"),
+        ("--scale=paper", "wants --data=FOLDER and --weights=SPEC"),
+    ],
+)
+def test_what_there_is_not(reproduce: Reproduce, flag: str, said: str) -> None:
+    code, told = reproduce("cfbd-table1", flag)
+    assert code == 2
+    assert said in told
+
+
+def test_the_clock_counts_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 60.0, 100.0, 220.0, 300.0, 301.0])
+    monkeypatch.setattr(cfbd_training.time, "monotonic", lambda: next(now))
+    said: list[str] = []
+    clock = Clock(10, said.append)
+    for skipped in (1, 3, 1):
+        clock.run("it", dict)
+        clock.skip(skipped)
+    # after one of a minute nine are left, after two of 90 seconds on average six
+    assert said == ["[1/10] it", "[2/10] it; 9:00 left at most", "[5/10] it; 9:00 left at most"]
+
+
+def test_the_sweep_stops_at_the_first_success() -> None:
+    def swept(asr: dict[float, float]) -> dict[str, Any]:
+        return sweep(tuple(asr), lambda rate: {"learning_rate": rate, "asr": asr[rate]})
+
+    found = swept({1.0: 0.1, 2.0: 0.9, 3.0: 0.99})
+    assert (found["learning_rate"], found["tried"], found["reached"]) == (2.0, 2, True)
+    found = swept({1.0: 0.1, 2.0: 0.7, 3.0: 0.3})
+    assert (found["learning_rate"], found["tried"], found["reached"]) == (2.0, 3, False)
+    assert strength({"hit@10": 0.5}) == 0.5
+    assert strength({"reason": "diverged"}) == 0
+
+
+def test_directions() -> None:
+    def row(method: str, acc1: float, asr: float) -> dict[str, Any]:
+        return {"attack": "sig", "method": TITLES[method], "acc1": acc1, "asr": asr}
+
+    good = [row("clean", 0.6, 0.01), row("none", 0.59, 0.9), row("robust", 0.65, 0.015)]
+    told = accuracy_directions(good) + success_directions(good)
+    assert [each.holds for each in told] == [True] * 4
+    bad = [row("clean", 0.6, 0.01), row("none", 0.57, 0.8), row("robust", 0.585, 0.025)]
+    told = accuracy_directions(bad) + success_directions(bad)
+    assert [each.holds for each in told] == [False] * 4
+    assert accuracy_directions(bad[:1])[0].holds is None
+    assert np.all([each.holds is None for each in success_directions(bad[:1])])

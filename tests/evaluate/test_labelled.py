@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmjax.attacks.templates import load_templates
 from mmjax.core.errors import ConfigError, InputError
 from mmjax.evaluate.labelled import open_labelled, read_names
 
@@ -103,3 +104,15 @@ def test_nothing_labelled(tmp_path):
 def test_bad_names(tmp_path, content):
     with pytest.raises(ConfigError, match=r"names"):
         read_names(write(tmp_path, "names.json", content))
+
+
+@pytest.mark.real
+def test_imagenet_by_its_files(data_root):
+    names = data_root / "tokenizer_and_prompts" / "imagenet_zero_shot.json"
+    found = open_labelled(str(data_root / "imagenet1k_sample"), str(names))
+    assert len(found.classes) == 1000
+    assert (found.classes[0], found.classes[954]) == ("tench", "banana")
+    numbers = {key: int(label) for key, label in rows(found)}
+    assert sorted(numbers.values()) == list(range(1000))
+    assert numbers["n07753592_banana.jpg"] == 954
+    assert len(load_templates(str(names))) == 80

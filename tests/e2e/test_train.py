@@ -47,22 +47,30 @@ def end(*started: subprocess.Popen[str]) -> tuple[list[int], str]:
     return [process.returncode for process in started], "\n".join(said)
 
 
-def two(world: World, out: Path, *, stop: int) -> tuple[list[int], str]:
+def two(world: World, out: Path, *more: str, stop: int) -> tuple[list[int], str]:
     """Two processes of two devices each; the first is terminated after `stop` steps."""
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     joined = (f"--coordinator=localhost:{port}", "--processes=2")
     return end(
         *(
-            start(world, out, *joined, f"--process={i}", stop=stop if i == 0 else 0, devices=2)
+            start(
+                world,
+                out,
+                *more,
+                *joined,
+                f"--process={i}",
+                stop=stop if i == 0 else 0,
+                devices=2,
+            )
             for i in range(2)
         )
     )
 
 
-def curve(out: Path) -> np.ndarray:
+def curve(out: Path, steps: int = STEPS) -> np.ndarray:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
     return np.array([line["loss"] for line in lines])
 
 
@@ -102,3 +110,28 @@ def test_two_processes_train_stop_and_resume_together(
     codes, said = two(world, out, stop=0)
     assert codes == [0, 0], said
     np.testing.assert_allclose(curve(out), curve(whole), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_judge_and_split_the_pairs_as_one_does(world: World, tmp_path: Path) -> None:
+    """SafeCLIP, three steps an epoch, the processes stopped between its splits."""
+    defended = (
+        "--defence=safeclip",
+        "--steps=12",
+        "--config.defence.safeclip.unimodal_epochs=1",
+        "--config.defence.safeclip.largest=0.6",
+        "--config.checkpoint_every=0",
+    )
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    codes, said = end(start(world, alone, *defended, stop=0, devices=4))
+    assert codes == [0], said
+    codes, said = two(world, together, *defended, stop=5)
+    assert codes == [42, 42], said
+    codes, said = two(world, together, *defended, stop=0)
+    assert codes == [0, 0], said
+    names = [path.name for path in sorted((alone / "judged").iterdir())]
+    assert names == ["00000006.npy", "00000009.npy"]
+    for name in names:
+        one, other = (np.load(out / "judged" / name) for out in (alone, together))
+        np.testing.assert_allclose(other, one, atol=1e-4)
+    np.testing.assert_allclose(curve(together, 12), curve(alone, 12), rtol=1e-4)

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +63,7 @@ def plan(config: "PlanConfig", flags: argparse.Namespace) -> int:
 
 def bench(config: "BenchConfig", flags: argparse.Namespace) -> int:
     """Time a case and print its figures, beside those of an earlier run if one is named."""
+    from mmjax.core.progress import notice
     from mmjax.measure import bench as timing
     from mmjax.measure.bench_page import write_page
 
@@ -74,7 +74,7 @@ def bench(config: "BenchConfig", flags: argparse.Namespace) -> int:
             f"{flags.compare} is of case {earlier['case']}, size {earlier['size']}, "
             f"not of {config.case}, {config.size}"
         )
-    found = timing.bench(config, Path(flags.out), lambda line: sys.stderr.write(line + "\n"))
+    found = timing.bench(config, Path(flags.out), notice)
     print("\n".join(timing.lines(found, earlier)))
     print(f"page: {write_page(Path(flags.out))}")
     return ExitCode.DONE

@@ -185,7 +185,7 @@ def lines(found: dict[str, Any], earlier: dict[str, Any] | None = None) -> Itera
     for row in found["rows"]:
         low, high = row["quartiles"]
         told = (
-            f"{row['name']:<{width}}  {_short(row['items_per_second'])} {row['unit']}s/s  "
+            f"{row['name']:<{width}}  {_short(row['items_per_second'])} {plural(row['unit'])}/s  "
             f"{1e3 * row['seconds']:.1f} ms ({1e3 * low:.1f}-{1e3 * high:.1f})"
         )
         if "share_of_peak" in row:
@@ -213,6 +213,11 @@ def read(file: Path | str) -> dict[str, Any]:
         return found if found["rows"] and found["case"] else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is no result of `mmjax bench`") from error
+
+
+def plural(unit: str) -> str:
+    """More than one of them."""
+    return f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
 
 
 def _short(rate: float) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.core.rundir import write_bytes
-from mmjax.measure.bench import CASES, lines, read
+from mmjax.measure.bench import CASES, lines, plural, read
 
 NAME = "performance.md"
 _HEAD = """# How fast it is
@@ -45,7 +45,7 @@ def _section(found: dict[str, Any]) -> list[str]:
         share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else ""
         rows.append(
             f"| {row['name']}{' (peer)' if row['peer'] else ''} "
-            f"| {row['items_per_second']:,.4g} {row['unit']}s "
+            f"| {row['items_per_second']:,.4g} {plural(row['unit'])} "
             f"| {1e3 * row['seconds']:,.1f} ({low:,.1f}-{high:,.1f}) "
             f"| {1e3 * row['cpu_seconds']:,.1f} | {row['first_seconds']:.1f} | {share} |"
         )

@@ -210,9 +210,11 @@ def read(file: Path | str) -> dict[str, Any]:
     """
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"))
-        return found if found["rows"] and found["case"] else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} is no result of `mmjax bench`") from error
+    if not isinstance(found, dict) or not {"case", "size", "rows"} <= set(found):
+        raise InputError(f"{file} is no result of `mmjax bench`")
+    return found
 
 
 def plural(unit: str) -> str:

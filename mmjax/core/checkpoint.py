@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore as ts
 
 from mmjax.core.errors import RunError
 from mmjax.core.progress import notice
@@ -57,6 +58,17 @@ def _refuse_other(stored: Mapping[str, Any], wanted: Mapping[str, Any], what: st
             )
 
 
+def _read_whole(state: Path) -> None:
+    """Read every stored value; ValueError when one is damaged.
+
+    Before orbax does: hosts that restore different shards must agree on which steps are damaged,
+    and a restore that fails half-way leaves reads behind that call into a closed event loop.
+    """
+    store = ts.KvStore.open({"driver": "ocdbt", "base": f"{state.as_uri()}/"}).result()
+    for key in store.list().result():
+        store.read(key).result()
+
+
 @contextmanager
 def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
     """Open (and create) a checkpoint folder; leaving the block waits until all is written.
@@ -100,6 +112,7 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
         damaged: list[int] = []
         for step in sorted(manager.all_steps(), reverse=True):
             try:
+                _read_whole(folder.absolute() / str(step) / "state")
                 state = restore(step, like, data)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 damaged.append(step)

@@ -28,7 +28,10 @@ MODEL_VERBS: dict[str, Verb] = {
             Flag("weights", "fine-tune these; as in scan", "model.weights", value="KIND:FOLDER"),
             Flag("steps", "length of the run", "steps"),
             Flag(
-                "defence", "none, cleanclip, roclip, safeclip or abl", "defence.name", value="NAME"
+                "defence",
+                "none, cleanclip, roclip, safeclip, abl or adversarial",
+                "defence.name",
+                value="NAME",
             ),
             Flag("seed", "of everything that is drawn", "seed"),
             Flag(

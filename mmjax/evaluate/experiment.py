@@ -59,15 +59,22 @@ class MemConfig:
 
     train: str = option("train", "split that is protected and learned from")
     test: str = option("test", "split that victims are asked about, clean")
+    photos: int = option(2_000, "of the training split, the first ones", low=2)
+    test_photos: int = option(500, "of the test split, the first ones", low=1)
+    captions: int = option(2, "of a training photo, at most", low=1)
     sets: tuple[str, ...] = option((), "rows of the table; empty = all")
-    model: str = option("demo", "shape of surrogates and victims (models.presets)")
-    vocab_size: int = option(4_096, "of the BPE of the training captions", low=514)
-    context_length: int = option(32, "tokens of a caption, trigger included, at most", low=8)
-    rounds: int = option(8, "of training, search and noise", low=1)
-    surrogate_steps: int = option(100, "training steps a round", low=1)
-    steps: int = option(1_500, "training steps of a victim", low=1)
-    batch_size: int = option(128, "pairs of a batch", low=2)
-    learning_rate: float = option(1e-3, "of surrogates and victims", low=0.0)
+    attackers: tuple[str, ...] = option((), "of mem-robustness; empty = all")
+    shares: tuple[float, ...] = option(
+        (0.0, 0.25, 0.5, 0.75, 0.9, 1.0), "of mem-partial: protected photos", low=0.0, high=1.0
+    )
+    model: str = option("vit-tiny-64", "shape of surrogates and victims (models.presets)")
+    vocab_size: int = option(2_048, "of the BPE of the training captions", low=514)
+    context_length: int = option(24, "tokens of a caption, trigger included, at most", low=8)
+    rounds: int = option(4, "of training, search and noise", low=1)
+    surrogate_steps: int = option(60, "training steps a round", low=1)
+    steps: int = option(800, "training steps of a victim", low=1)
+    batch_size: int = option(64, "pairs of a batch", low=2)
+    learning_rate: float = option(2e-3, "of surrogates and victims", low=0.0)
 
 
 DEFENCES = DefenceConfig(

@@ -1,290 +1,204 @@
-"""MEM's Table 1: what a victim that is trained on protected pairs still learns, with its controls.
+"""MEM's tables: what a victim that is trained on protected pairs still learns, with controls.
 
-For every set and seed: protect the training pairs, train a CLIP from scratch on them, and ask it
-for the captions of clean photos that it has not seen, and for the photos of clean captions.
+For every row and seed: protect the training pairs, let an attacker change them, train a CLIP from
+scratch on them, and ask it for the captions of clean photos that it has not seen, and for the
+photos of clean captions.
 """
 
-import functools
-import json
-import shutil
-import statistics
-import tarfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mmjax.core.config import parse, to_dict
-from mmjax.core.rundir import atomic_path
-from mmjax.data.pack import TarWriter
+from mmjax.core.errors import ConfigError
+from mmjax.core.progress import format_seconds
 from mmjax.data.pairs import PairTable
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.evaluate.cells import cell_path, keep
-from mmjax.evaluate.experiment import MemConfig, ReproduceConfig, Rows, Say
+from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
+from mmjax.evaluate.mem_methods import CLEAN, PROTECTIONS
+from mmjax.evaluate.mem_sets import ATTACKERS, Attacker, Recipe, Workshop, of_set
+from mmjax.models.clip import Towers
 
-SETS: dict[str, str] = {
-    "clean": "clean",
-    "em_paper": "EM, a quarter of the budget",
-    "em_matched": "EM, MEM's budget",
-    "uap_8": "UAP, 8 steps",
-    "uap_250": "UAP, 250 steps",
-    "mem_3": "MEM-3",
-    "mem_5": "MEM-5",
-    "mem_plus": "mem-plus",
-    "random_trigger": "control: random triggers, clean photos",
-    "prefix": "control: `the the the`, clean photos",
-    "mem_3_trigger": "control: MEM-3's triggers, clean photos",
-    "mem_3_stripped": "attack: MEM-3, triggers cut off",
-    "mem_plus_stripped": "attack: mem-plus, triggers cut off",
+TABLE1: dict[str, Recipe] = {
+    **{name: of_set(name) for name in PROTECTIONS},
+    "mem_3_trigger": Recipe("MEM-3's triggers, clean photos", CLEAN, "mem_3"),
+    "em_matched_strip": of_set("em_matched", "strip"),
+    "mem_3_strip": of_set("mem_3", "strip"),
+    "mem_plus_strip": of_set("mem_plus", "strip"),
 }
-"""The sets of the table, by name: what each is."""
-MIXED = {
-    "mem_3_trigger": ("clean", "mem_3"),
-    "mem_3_stripped": ("mem_3", "clean"),
-    "mem_plus_stripped": ("mem_plus", "clean"),
-}
-"""Sets that are put together of the photos of one and the captions of another."""
-_CODE = ("ops", "models", "learn", "train", "protect")
-_FIGURES = tuple(
-    f"{direction}_{figure}"
-    for direction in ("image_to_text", "text_to_image")
-    for figure in ("hit@10", "medr")
+"""The rows of Table 1 and of the controls that the paper lacks."""
+CONTROLS = (
+    CLEAN,
+    "prefix",
+    "random_trigger",
+    "random_trigger_5",
+    "mem_3_trigger",
+    "mem_3_strip",
+    "mem_3",
+    "mem_5",
 )
+"""The rows that tell what carries the effect: tokens, noise, or their being optimised."""
+PREFIX = "the the the"
+"""A neutral trigger: test captions with it tell a shift of captions from what was not learned."""
+_CODE = ("ops", "models", "learn", "train", "protect")
+_OWN = 1_000
+"""Clean copies of so many of the training photos are asked about too."""
 
 
 def table1(config: ReproduceConfig, out: Path, say: Say) -> Rows:
-    """A row for every set and seed, and one for chance.
+    """The rows of `TABLE1` that `mem.sets` names, for every seed, and chance.
 
     Args:
-        config: `data` names a set with the splits `mem.train` and `mem.test`.
+        config: `data` names a set with the splits `mem.train` and `mem.test`, or is `scenes`.
         out: run folder; a cell that is there is not run again.
-        say: is told of every cell.
+        say: is told of every cell, and how long the rest takes.
+
+    Raises:
+        ConfigError: a set is unknown.
     """
+    return _rows(config, out, say, _chosen(config.mem.sets, TABLE1, "sets"))
+
+
+def controls(config: ReproduceConfig, out: Path, say: Say) -> Rows:
+    """The rows of `CONTROLS`."""
+    names = config.mem.sets or CONTROLS
+    return _rows(config, out, say, _chosen(names, TABLE1, "sets"))
+
+
+def robustness(config: ReproduceConfig, out: Path, say: Say) -> Rows:
+    """Every protected set under every attacker; the clean set too, for what an attack costs."""
+    names = config.mem.sets or (CLEAN, "em_matched", "mem_3", "mem_plus")
+    sets = _chosen(names, PROTECTIONS, "sets")
+    attackers = _chosen(config.mem.attackers, ATTACKERS, "attackers")
+    recipes = {
+        f"{name}+{attacker}": of_set(name, attacker)
+        for name in sets
+        for attacker in attackers
+        if not (name == CLEAN and ATTACKERS[attacker].strips)
+    }
+    return _rows(config, out, say, recipes)
+
+
+def partial(config: ReproduceConfig, out: Path, say: Say) -> Rows:
+    """Sets of which a share of the photos is protected, and their clean part alone."""
+    names = config.mem.sets or ("em_matched", "mem_3", "mem_plus")
+    recipes = {}
+    for name in _chosen(names, PROTECTIONS, "sets"):
+        for share in config.mem.shares:
+            whole = Recipe(PROTECTIONS[name], name, name, share=share)
+            recipes[f"{name}@{share:g}"] = whole
+            if 0 < share < 1:
+                rest = whole._replace(title="the clean part alone", part="clean")
+                recipes[f"rest@{share:g}"] = rest._replace(photos=CLEAN, captions=CLEAN)
+    return _rows(config, out, say, recipes)
+
+
+def _chosen(names: tuple[str, ...], known: Mapping[str, Any], key: str) -> dict[str, Any]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"config.mem.{key}: unknown {unknown[0]!r}; known: {', '.join(known)}")
+    return {name: known[name] for name in names or known}
+
+
+def _rows(config: ReproduceConfig, out: Path, say: Say, recipes: Mapping[str, Recipe]) -> Rows:
     from mmjax.data.sources import open_source
-    from mmjax.evaluate.retrieval import HITS
+    from mmjax.evaluate.retrieval import chance
+
+    mem = config.mem
+    data: Any = config.data
+    if data != "scenes":
+        source = open_source(config.data)
+        data = [source.fingerprint(shard) for shard in source.shards]
+    chosen = ("sets", "attackers", "shares")  # of rows, which have cells of their own
+    facts = {"data": data, "mem": {k: v for k, v in to_dict(mem).items() if k not in chosen}}
+    cells = {
+        (name, seed): cell_path(out, facts, name, seed, packages=_CODE)
+        for seed in config.seeds
+        for name in recipes
+    }
+    workshop = Workshop(config, next(iter(cells.values())).parent, say)
+    left = sum(not cell.exists() for cell in cells.values())
+    begun, done = time.monotonic(), 0
+    rows: Rows = []
+    for (name, seed), cell in cells.items():
+        recipe = recipes[name]
+        fresh = not cell.exists()
+        figures = keep(
+            cell,
+            lambda n=name, s=seed, r=recipe: _measure(workshop, n, r, s),
+            lambda n=name, s=seed: say(f"{n}, seed {s}"),
+        )
+        if fresh:
+            left, done = left - 1, done + 1
+            each = (time.monotonic() - begun) / done
+            say(f"{each:.0f} seconds a cell, {left} to go: {format_seconds(each * left)}")
+        told = {"name": name, "set": recipe.title, "attacker": recipe.attacker}
+        rows.append({**told, "share": recipe.share, "part": recipe.part, "seed": seed, **figures})
+    test = _table(workshop, "test")
+    by_chance = chance(test.owners, len(test.images))
+    return [*rows, {"name": "chance", "set": "chance", "seed": None, **by_chance}]
+
+
+def _table(workshop: Workshop, part: str, attacker: Attacker = ATTACKERS["none"]) -> PairTable:
+    """The clean pairs, seen as an attacker's victim sees the world."""
+    from mmjax.models.presets import preset
     from mmjax.train.batches import read_pairs
     from mmjax.train.config import DataConfig
 
-    mem = config.mem
-    facts = {"data": _fingerprints(open_source(config.data)), "mem": to_dict(mem)}
-    rows: Rows = []
-    for seed in config.seeds:
-        for name in mem.sets or tuple(SETS):
-            cell = cell_path(out, facts, name, seed, packages=_CODE)
-            figures = keep(
-                cell,
-                lambda n=name, s=seed, c=cell: _measure(config, c.parent, n, s, say),
-                lambda n=name, s=seed: say(f"{SETS[n]}, seed {s}"),
-            )
-            rows.append({"name": name, "set": SETS[name], "seed": seed, **figures})
-    test = read_pairs(config.data, 32, DataConfig(), split=mem.test)
-    return [*rows, {"name": "chance", "set": "chance", "seed": None, **chance(test, max(HITS))}]
+    size = preset(workshop.mem.model).vision.image_size
+    table = read_pairs(str(workshop.pairs(part)), size, DataConfig())
+    if attacker.change is None:
+        return table
+    changed = [np.asarray(attacker.change(Image.fromarray(image))) for image in table.images]
+    return table._replace(images=np.stack(changed))
 
 
-def _fingerprints(source: Any) -> list[str]:
-    return [source.fingerprint(shard) for shard in source.shards]
-
-
-def _measure(
-    config: ReproduceConfig, root: Path, name: str, seed: int, say: Say
-) -> dict[str, float]:
-    """Train a victim on a set; returns its figures on the test split."""
+def _measure(workshop: Workshop, name: str, recipe: Recipe, seed: int) -> dict[str, float]:
+    """Train a victim on a recipe's pairs; what it has learned, of test photos and of its own."""
     from mmjax.core.mesh import make_mesh
-    from mmjax.evaluate.retrieval import evaluate_pairs
     from mmjax.train.config import TrainConfig
     from mmjax.train.pipeline import train
 
-    mem = config.mem
-    shards = _shards(config, root, name, seed, say)
-    victim = parse(
-        TrainConfig,
-        {
-            "data": {
-                "location": str(shards),
-                "heldout": config.data,
-                "heldout_split": mem.test,
-            },
-            "model": {
-                "preset": mem.model,
-                "tokenizer": str(_tokenizer(config, root)),
-                "context_length": mem.context_length,
-                "compute": "float32",
-            },
-            "optimizer": {"learning_rate": mem.learning_rate, "weight_decay": 0.2},
-            "steps": mem.steps,
-            "batch_size": mem.batch_size,
-            "captions_per_image": 1,
-            "seed": seed,
+    mem, attacker = workshop.mem, ATTACKERS[recipe.attacker]
+    values = {
+        "data": {
+            "location": str(workshop.training_set(recipe, seed)),
+            "heldout": str(workshop.pairs("test")),
         },
-    )
-    result = train(
-        victim, root / "victims" / f"{name}-{seed}", mesh=make_mesh(), evaluate=evaluate_pairs
-    )
-    return {
-        **{figure: result.summary["heldout"][figure] for figure in _FIGURES},
-        "training_loss": result.summary["last"]["loss"],
-    }
-
-
-def _tokenizer(config: ReproduceConfig, root: Path) -> Path:
-    """A BPE of the clean training captions, the same for surrogates and victims."""
-    from mmjax.data.tokenizer import train_bpe
-    from mmjax.train.batches import read_pairs
-    from mmjax.train.config import DataConfig
-
-    path = root / "tokenizer.json"
-    if not path.exists():
-        table = read_pairs(config.data, 32, DataConfig(), split=config.mem.train)
-        train_bpe([text for each in table.captions for text in each], config.mem.vocab_size, path)
-    return path
-
-
-def _shards(config: ReproduceConfig, root: Path, name: str, seed: int, say: Say) -> Path:
-    """The shards of a set, made if they are not there yet."""
-    from mmjax.protect.config import ProtectConfig
-    from mmjax.protect.pipeline import protect_pairs
-
-    folder = root / "sets" / f"{name}-{seed}"
-    if name in MIXED:
-        images, captions = (_shards(config, root, part, seed, say) for part in MIXED[name])
-        _mix(images, captions, folder)
-        return folder
-    if not (folder / "protection.json").exists():
-        values = {
-            "inputs": (config.data,),
-            "split": config.mem.train,
-            "output": "shards",
-            "batch_size": config.mem.batch_size,
-            "seed": seed,
-            **method(name, config.mem, str(_tokenizer(config, root))),
-        }
-        protect_pairs(parse(ProtectConfig, values), folder, say=say)
-    return folder / "shards"
-
-
-def method(name: str, mem: MemConfig, tokenizer: str) -> dict[str, Any]:
-    """What a set of `SETS` is made with, as `ProtectConfig` takes it.
-
-    Photos have one noise each in all of them; nothing else differs from `configs/protect`.
-    """
-    noise: dict[str, Any] = {"scope": "image", "shuffle": name.startswith("mem")}
-    trigger: dict[str, Any] = {"length": 0}
-    surrogate: dict[str, Any] = {
         "model": {
             "preset": mem.model,
-            "tokenizer": tokenizer,
+            "tokenizer": str(workshop.tokenizer()),
             "context_length": mem.context_length,
             "compute": "float32",
         },
-        "optimizer": {
-            "learning_rate": mem.learning_rate,
-            "warmup": 0.0,
-            "schedule": "constant",
-            "weight_decay": 0.2,
-        },
-        "steps": mem.surrogate_steps,
-    }
-    views: dict[str, Any] = {"crop": 1.0, "jpeg": 0, "grey": False}
-    rounds = mem.rounds
-    searched = {"length": 3, "rounds": max(1, rounds // 4), "candidates": 16}
-    match name:
-        case "clean" | "random_trigger" | "prefix":
-            rounds, noise["steps"] = 0, 0
-            if name == "random_trigger":
-                trigger = {"length": 3, "scope": "pair"}
-            if name == "prefix":
-                trigger = {"length": 3, "scope": "universal", "start": "the"}
-        case "em_paper":
-            rounds, surrogate["steps"] = max(1, rounds // 4), max(1, mem.surrogate_steps // 4)
-        case "uap_8" | "uap_250":
-            steps = int(name.removeprefix("uap_"))
-            noise |= {"goal": "maximise", "steps": steps}
-            noise["start"] = "zeros" if steps == 8 else "random"
-            surrogate |= {"on": "clean", "steps": rounds * mem.surrogate_steps}
-            rounds = 1
-        case "mem_3" | "mem_5":
-            trigger = {**searched, "vocabulary": "all", "selection": "joint"}
-            trigger["length"] = int(name.removeprefix("mem_"))
-        case "mem_plus":
-            trigger = {**searched, "dropout": 0.5}
-            views = {"crop": 0.5, "jpeg": 50, "grey": True}
-    return {
-        "rounds": rounds,
-        "noise": noise,
-        "trigger": trigger,
-        "surrogate": surrogate,
-        "views": views,
+        "optimizer": {"learning_rate": mem.learning_rate, "weight_decay": 0.2},
+        "steps": mem.steps,
+        "batch_size": mem.batch_size,
+        "captions_per_image": 1,
+        "seed": seed,
+        **attacker.victim,
     }
 
+    def judge(
+        towers: Towers, variables: Mapping[str, Any], tokenizer: Tokenizer, _: PairTable
+    ) -> dict[str, float]:
+        from mmjax.evaluate.retrieval import evaluate_pairs
 
-def _mix(images: Path, captions: Path, out: Path) -> None:
-    """Shards with the images of some and the captions of others; rows correspond."""
-    if out.exists():
-        return
-    making = out.with_name(f"{out.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    for path in sorted(images.glob("*.tar")):
-        texts = _members(captions / path.name, "txt")
-        with atomic_path(making / path.name) as temporary, TarWriter(temporary) as writer:
-            for key, data in _members(path, "png").items():
-                writer.add_member(f"{key}.png", data)
-                writer.add_member(f"{key}.txt", texts[key])
-    making.rename(out)
+        test, own = (_table(workshop, part, attacker) for part in ("test", "train"))
+        own = own._replace(images=own.images[:_OWN], captions=own.captions[:_OWN])
+        prefixed = tuple(tuple(f"{PREFIX} {text}" for text in each) for each in test.captions)
+        asked = {"": test, "prefixed_": test._replace(captions=prefixed), "own_": own}
+        return {
+            prefix + figure: value
+            for prefix, table in asked.items()
+            for figure, value in evaluate_pairs(towers, variables, tokenizer, table).items()
+        }
 
-
-def _members(path: Path, suffix: str) -> dict[str, bytes]:
-    found = {}
-    with tarfile.open(path) as tar:
-        for entry in tar:
-            key, _, kind = entry.name.partition(".")
-            file = tar.extractfile(entry)
-            if kind == suffix and file is not None:
-                found[key] = file.read()
-    return found
-
-
-def chance(table: PairTable, k: int) -> dict[str, float]:
-    """Hit@k in percent and the median rank of a model that knows nothing, exactly.
-
-    The best of an image's c captions among m is beyond rank r with probability
-    C(m - c, r) / C(m, r); the median is the least r where that is at most one half.
-    """
-    images, sizes = len(table.captions), [len(each) for each in table.captions]
-    captions = sum(sizes)
-
-    @functools.cache
-    def beyond(size: int) -> np.ndarray:
-        ranks = np.arange(captions)
-        left = np.clip(captions - size - ranks, 0, None) / (captions - ranks)
-        return np.concatenate([[1.0], np.cumprod(left)])
-
-    curve = np.mean([beyond(size) for size in sizes], axis=0)
-    return {
-        f"image_to_text_hit@{k}": 100 * float(1 - curve[min(k, captions)]),
-        "image_to_text_medr": float(np.argmax(curve <= 0.5)),
-        f"text_to_image_hit@{k}": 100 * min(k, images) / images,
-        "text_to_image_medr": float(np.ceil(images / 2)),
-    }
-
-
-def write_table1(results: Path, page: Path) -> None:
-    """The page: mean and standard deviation over seeds, both directions."""
-    from mmjax.evaluate.tables import write_page
-
-    rows = json.loads(Path(results).read_text(encoding="utf-8"))["rows"]
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    heads = ("image → text Hit@10", "MedR", "text → image Hit@10", "MedR")
-    lines = [f"| set | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
-    for name in names:
-        found = [row for row in rows if row["name"] == name]
-        shown = (_spread([row[figure] for row in found]) for figure in _FIGURES)
-        lines.append(f"| {found[0]['set']} | {' | '.join(shown)} |")
-    seeds = len({row["seed"] for row in rows if row["seed"] is not None})
-    write_page(results, page, [*lines, "", f"Mean ± standard deviation over {seeds} seeds."])
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.1f}"
-    return f"{mean:.1f} ± {statistics.stdev(values):.1f}"
+    folder = workshop.root / "victims" / f"{name}-{seed}"
+    result = train(parse(TrainConfig, values), folder, mesh=make_mesh(), evaluate=judge)
+    return {**result.summary["heldout"], "training_loss": result.summary["last"]["loss"]}

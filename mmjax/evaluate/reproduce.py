@@ -10,6 +10,7 @@ from typing import Any
 from mmjax.core.errors import ConfigError
 from mmjax.evaluate.cfbd import CFBD
 from mmjax.evaluate.experiment import Experiment, ReproduceConfig, Say, named
+from mmjax.evaluate.mem_experiments import MEM
 
 
 def flickr8k_scan(config: ReproduceConfig, out: Path, say: Say) -> list[dict[str, Any]]:
@@ -145,19 +146,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         stem="attacks",
         page="mmjax.evaluate.attack_sheet:write_page",
     ),
-    "mem-table1": Experiment(
-        named("mmjax.evaluate.mem:table1"),
-        "MEM, Table 1: what victims learn from protected pairs",
-        (
-            "Hit@10 in percent, high where the victim has learned; MedR is the median rank of the "
-            "answer, low where it has. Test photos and captions are clean.",
-            "Surrogates and victims have the same shape and different initial weights. All sets "
-            "have one noise a photo, of 8 grey levels.",
-            "The table is printed as it comes out, whatever it says.",
-        ),
-        needs=("data",),
-        page="mmjax.evaluate.mem:write_table1",
-    ),
+    **MEM,
     **CFBD,
 }
 

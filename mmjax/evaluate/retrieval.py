@@ -82,6 +82,32 @@ def retrieval(
     return found
 
 
+def chance(owners: Int32[np.ndarray, " m"], images: int) -> dict[str, float]:
+    """What `retrieval` finds of an encoder that knows nothing, exactly.
+
+    The best of an image's c captions among m is beyond rank r with probability
+    C(m - c, r) / C(m, r), averaged over images; the median is the least r where that is at most
+    one half. An image stands at each of n ranks with equal probability.
+
+    Args:
+        owners: for each caption, the row of its image.
+        images: how many there are.
+    """
+    captions = len(owners)
+    sizes, counts = np.unique(np.bincount(owners, minlength=images), return_counts=True)
+    taken = np.arange(captions)
+    missed = np.clip(captions - sizes[:, None] - taken[None], 0, None) / (captions - taken)[None]
+    beyond = np.average(np.cumprod(missed, axis=1), axis=0, weights=counts)
+    found = {
+        "image_to_text_medr": float(np.argmax(beyond <= 0.5)) + 1,
+        "text_to_image_medr": float(-(-images // 2)),
+    }
+    for k in HITS:
+        found[f"image_to_text_hit@{k}"] = 100 * float(1 - beyond[min(k, captions) - 1])
+        found[f"text_to_image_hit@{k}"] = 100 * min(1.0, k / images)
+    return found
+
+
 def auroc_matched(
     image: Float[np.ndarray, "n d"], text: Float[np.ndarray, "m d"], owners: Int32[np.ndarray, " m"]
 ) -> float:

@@ -1,6 +1,5 @@
 """What `mmjax evaluate` measures, by task; results are JSON as CLIP_benchmark writes it."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from mmjax.evaluate.embedding import (
 )
 from mmjax.evaluate.labelled import LabelledSet, open_labelled
 from mmjax.evaluate.probe import linear_probe
-from mmjax.evaluate.retrieval import HITS, retrieval
+from mmjax.evaluate.retrieval import HITS, chance, retrieval
 from mmjax.evaluate.zeroshot import accuracy, labels_of, nearest_classes
 
 Result = dict[str, Any]
@@ -124,12 +123,12 @@ def retrieve(config: EvaluateConfig, embedder: Embedder) -> Result:
     image, owners = _distinct(read)
     text = embedder.captions(read.captions)
     found = retrieval(image, text, owners, mesh=embedder.mesh)
-    by_chance = _chance(owners, len(image))
+    by_chance = chance(owners, len(image))
     metrics = {"auroc_matched": found["auroc_matched"]}
     for task, direction in (("image", "text_to_image"), ("text", "image_to_text")):
         for k in HITS:
             metrics[f"{task}_retrieval_recall@{k}"] = found[f"{direction}_hit@{k}"] / 100
-            metrics[f"{task}_retrieval_chance@{k}"] = by_chance[task, k]
+            metrics[f"{task}_retrieval_chance@{k}"] = by_chance[f"{direction}_hit@{k}"] / 100
         metrics[f"{task}_retrieval_median_rank"] = found[f"{direction}_medr"]
     counts = _counts(len(image), read) | {"captions": len(text)}
     return {"task": "zeroshot_retrieval", "metrics": metrics, **counts}
@@ -243,18 +242,6 @@ def _distinct(read: Read) -> tuple[Float32[np.ndarray, "n d"], Int32[np.ndarray,
     owners = [rows.setdefault(file, len(rows)) for file in read.files]
     first = np.unique(owners, return_index=True)[1]
     return read.image[_CLEAN][first], np.array(owners, np.int32)
-
-
-def _chance(owners: Int32[np.ndarray, " m"], images: int) -> dict[tuple[str, int], float]:
-    """Recall of an encoder that knows nothing, by task and k."""
-    sizes, captions = np.bincount(owners, minlength=images), len(owners)
-    found = {}
-    for k in HITS:
-        found["image", k] = min(1.0, k / images)
-        all_ways = math.comb(captions, min(k, captions))
-        missed = [math.comb(captions - int(size), min(k, captions)) / all_ways for size in sizes]
-        found["text", k] = float(1 - np.mean(missed))
-    return found
 
 
 def _counts(images: int, read: Read) -> Result:

@@ -61,13 +61,23 @@ class AblConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AdversarialConfig:
+    """Adversarial training (Madry et al. 2018): images are changed to raise the loss first."""
+
+    epsilon: int = option(4, "largest change of a pixel, in grey levels", low=0, high=127)
+    step_size: int = option(2, "of a signed step, in grey levels", low=1, high=127)
+    steps: int = option(3, "signed steps of every batch", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class DefenceConfig:
     """Which defence, and the options of each; only the named one's are read."""
 
-    name: Literal["none", "cleanclip", "roclip", "safeclip", "abl"] = option(
+    name: Literal["none", "cleanclip", "roclip", "safeclip", "abl", "adversarial"] = option(
         "none", "how training is defended"
     )
     cleanclip: CleanClipConfig = option(CleanClipConfig())
     roclip: RoClipConfig = option(RoClipConfig())
     safeclip: SafeClipConfig = option(SafeClipConfig())
     abl: AblConfig = option(AblConfig())
+    adversarial: AdversarialConfig = option(AdversarialConfig())

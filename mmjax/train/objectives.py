@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.learn.step import LossFn, Metrics
 from mmjax.models.clip import Towers
-from mmjax.ops.contrastive import sharded_info_nce
+from mmjax.ops.contrastive import info_nce, sharded_info_nce
 from mmjax.ops.pair_losses import sharded_pair_losses
+from mmjax.ops.pgd import add_noise, descend, lattice_box
 from mmjax.ops.pool import put, sharded_nearest_entries
 from mmjax.train.config import TrainConfig
 from mmjax.train.embedding import Batch, Embedded, make_embed
@@ -172,8 +173,45 @@ def _abl(towers: Towers, config: TrainConfig, mesh: Mesh, *, unlearns: bool) -> 
     return _loss_fn(loss, towers, config, mesh)
 
 
+def adversarial(towers: Towers, config: TrainConfig, mesh: Mesh) -> LossFn:
+    """Adversarial training: CLIP's loss on images that have first been changed to raise it.
+
+        loss = InfoNCE(f(x + d*), g(t)),   d* = argmax over |d| <= e of InfoNCE(f(x + d), g(t))
+
+    The change is sought by signed steps in whole grey levels, with the first caption of each image
+    and the running statistics of BatchNorm; then images are augmented. What noise within the budget
+    does to training is lost on it; a patch is no such noise.
+
+    Source: Madry et al. 2018 (arXiv:1706.06083), equation 2.1.
+    """
+    embed, options = make_embed(towers, config, mesh), config.defence.adversarial
+
+    def raised(
+        noise: Array, step: Array, variables: PyTree, images: Array, text: Array
+    ) -> Float[Array, ""]:
+        image = towers.encode_pixels(variables, images.astype(jnp.float32) + noise)
+        return info_nce(image, text, towers.logit_scale(variables))
+
+    def loss_fn(
+        params: PyTree, batch_stats: PyTree, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        images, tokens = batch["images"], batch["tokens"]
+        fixed = jax.lax.stop_gradient({"params": params, "batch_stats": batch_stats})
+        args = (fixed, images, towers.encode_text(fixed, tokens[:, 0]))
+        low, high = lattice_box(images, options.epsilon)
+        start, size = jnp.zeros_like(low), -options.step_size
+        noise = descend(raised, start, low, high, size, steps=options.steps, args=args)
+        changed = {**batch, "images": add_noise(images, noise)}
+        batch_stats, embedded = embed(params, batch_stats, changed, key)
+        loss = _cross_modal(embedded, tokens.shape[1], config, mesh)
+        return loss, (batch_stats, {"scale": embedded.scale})
+
+    return loss_fn
+
+
 OBJECTIVES: dict[str, Objective] = {
     "clip": clip,
+    "adversarial": adversarial,
     "cleanclip": cleanclip,
     "roclip": roclip,
     "unimodal": unimodal,

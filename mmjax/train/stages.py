@@ -124,12 +124,17 @@ def _abl(config: TrainConfig, captions: int, epoch: int) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+def _adversarial(config: TrainConfig, captions: int, epoch: int) -> tuple[Stage, ...]:
+    return (Stage(config.steps, "adversarial"),)
+
+
 PLANS: dict[str, Callable[[TrainConfig, int, int], tuple[Stage, ...]]] = {
     "none": _plain,
     "cleanclip": _cleanclip,
     "roclip": _roclip,
     "safeclip": _safeclip,
     "abl": _abl,
+    "adversarial": _adversarial,
 }
 """From (configuration, captions, steps of an epoch) to stages, by the name of the defence."""
 

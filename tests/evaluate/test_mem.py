@@ -1,61 +1,48 @@
-"""MEM's table: chance, what each set is made with, and a whole table on a few scenes."""
+"""MEM's tables: what each set is made with, recipes, and whole tables on a few scenes."""
 
 import dataclasses
+import io
 import json
-import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmjax.core.config import parse
-from mmjax.data.pairs import PairTable
+from mmjax.core.errors import ConfigError
 from mmjax.data.scenes import scene_arrays
 from mmjax.data.sources import open_source
 from mmjax.evaluate import mem
 from mmjax.evaluate.experiment import MemConfig, ReproduceConfig
-from mmjax.evaluate.mem import MIXED, SETS, chance, method, table1, write_table1
+from mmjax.evaluate.mem_methods import PROTECTIONS, method
+from mmjax.evaluate.mem_pages import write_partial, write_robustness, write_sets
+from mmjax.evaluate.mem_sets import Recipe, Workshop
 from mmjax.evaluate.tables import write_results
+from mmjax.models import presets
 from mmjax.protect.config import ProtectConfig
 from tests.protect.conftest import MODEL
 
 
-def captioned(images, captions):
-    texts = tuple(tuple(f"{i} {k}" for k in range(captions)) for i in range(images))
-    return PairTable(np.zeros((images, 1, 1, 3), np.uint8), texts, {})
-
-
-def test_chance_of_flickr8k_is_what_counting_says():
-    found = chance(captioned(1000, 5), 10)
-    beyond = math.comb(4995, 10) / math.comb(5000, 10)
-    assert found["image_to_text_hit@10"] == pytest.approx(100 * (1 - beyond), rel=1e-9)
-    first = (rank for rank in range(5000) if 2 * math.comb(5000 - rank, 5) <= math.comb(5000, 5))
-    assert found["image_to_text_medr"] == next(first) == 647
-    assert found["text_to_image_hit@10"] == 1.0
-    assert found["text_to_image_medr"] == 500
-
-
-def test_chance_is_what_random_ranks_give():
-    rng = np.random.default_rng(0)
-    best = np.array([rng.permutation(60)[:3].min() + 1 for _ in range(20_000)])
-    found = chance(captioned(20, 3), 10)
-    assert found["image_to_text_hit@10"] == pytest.approx(100 * np.mean(best <= 10), abs=1)
-    assert abs(found["image_to_text_medr"] - np.median(best)) <= 1
-
-
-@pytest.mark.parametrize("name", [name for name in SETS if name not in MIXED])
+@pytest.mark.parametrize("name", PROTECTIONS)
 def test_every_set_is_a_valid_protection(name):
     values = method(name, MemConfig(), "tokenizer.json")
     config = parse(ProtectConfig, {"inputs": ("x",), "output": "shards", **values})
     assert config.epsilon == 8
-    assert bool(config.trigger_length) == (name in ("random_trigger", "prefix") or "mem" in name)
+    assert bool(config.trigger_length) == ("trigger" in name or "prefix" in name or "mem" in name)
     assert (config.noise.goal == "maximise") == name.startswith("uap")
     assert config.noise.shuffle == name.startswith("mem")
 
 
 def test_sets_differ():
-    made = {name: str(method(name, MemConfig(), "")) for name in SETS if name not in MIXED}
+    made = {name: str(method(name, MemConfig(), "")) for name in PROTECTIONS}
     assert len(set(made.values())) == len(made)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "tiny", MODEL)
+        yield MODEL
 
 
 @pytest.fixture(scope="module")
@@ -74,54 +61,120 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-def test_a_whole_table_resumes_and_is_written(data, tmp_path, monkeypatch):
-    from mmjax.models import presets
+def small(data, tiny, **mem):
+    options = {"photos": 20, "test_photos": 10, "vocab_size": 640, "context_length": 32}
+    options |= {"rounds": 1, "surrogate_steps": 2, "steps": 4, "batch_size": 8, "model": tiny.name}
+    return ReproduceConfig(data=str(data), seeds=(0,), mem=MemConfig(**options | mem))
 
-    monkeypatch.setitem(presets.PRESETS, "tiny", MODEL)
-    config = ReproduceConfig(
-        experiment="mem-table1",
-        data=str(data),
-        seeds=(0, 1),
-        mem=MemConfig(
-            sets=("clean", "mem_plus", "mem_plus_stripped"),
-            model="tiny",
-            vocab_size=640,
-            rounds=1,
-            surrogate_steps=2,
-            steps=4,
-            batch_size=8,
-        ),
-    )
+
+def pairs_of(folder):
+    source = open_source(str(folder))
+    (shard,) = source.shards
+    view = source.open_shard(shard)
+    return [view[i] for i in range(len(view))]
+
+
+def pixels_of(pair):
+    return np.asarray(Image.open(io.BytesIO(pair.image)))
+
+
+@pytest.fixture(scope="module")
+def workshop(data, tiny, tmp_path_factory):
+    return Workshop(small(data, tiny), tmp_path_factory.mktemp("shop"), lambda line: None)
+
+
+def test_the_first_photos_and_captions_of_each_split_are_taken(data, tiny, workshop):
+    train, test = (pairs_of(workshop.pairs(part)) for part in ("train", "test"))
+    lines = [line.split("\t") for line in (data / "captions.tsv").read_text().splitlines()]
+    texts = [text for _, text in lines]
+    assert [p.caption for p in train] == texts[:40]
+    assert [p.caption for p in test] == texts[48:68]
+    first = np.asarray(Image.open(data / "images" / lines[2][0]))
+    np.testing.assert_array_equal(pixels_of(train[2]), first)
+    one = small(data, tiny, captions=1)
+    told = Workshop(one, workshop.root / "one", workshop.say).pairs("train")
+    assert [p.caption for p in pairs_of(told)] == texts[:40:2]
+
+
+def test_recipes_mix_spare_and_change_photos(workshop):
+    clean = pairs_of(workshop.protected("clean", 0))
+    told = pairs_of(workshop.protected("random_trigger", 0))
+    assert [p.image for p in told] == [p.image for p in clean]
+    assert all(t.caption.endswith(f" {c.caption}") for t, c in zip(told, clean, strict=True))
+
+    def made(**options):
+        recipe = Recipe("", "random_trigger", "random_trigger")._replace(**options)
+        return pairs_of(workshop.training_set(recipe, 0))
+
+    assert [p.caption for p in made(captions="clean")] == [p.caption for p in clean]
+    grey = made(attacker="grey")
+    for changed, plain in zip(grey, clean, strict=True):
+        luma = np.asarray(Image.fromarray(pixels_of(plain)).convert("L"))
+        np.testing.assert_array_equal(pixels_of(changed), np.repeat(luma[..., None], 3, axis=2))
+    spared = {}
+    for share in (0.25, 0.75):
+        mixed, rest = made(share=share), made(share=share, part="clean")
+        is_clean = [m.caption == c.caption for m, c in zip(mixed, clean, strict=True)]
+        assert is_clean[::2] == is_clean[1::2], "a photo's captions go together"
+        assert sum(is_clean[::2]) == round((1 - share) * 20)
+        kept = [c.caption for c, there in zip(clean, is_clean, strict=True) if there]
+        assert [p.caption for p in rest] == kept
+        spared[share] = set(kept)
+    assert spared[0.75] < spared[0.25]
+
+
+@pytest.mark.slow
+def test_whole_tables_resume_and_are_written(data, tiny, tmp_path, monkeypatch):
+    config = small(data, tiny, sets=("clean", "mem_plus", "mem_plus_strip"))
+    config = dataclasses.replace(config, seeds=(0, 1))
     said: list[str] = []
-    rows = table1(config, tmp_path, said.append)
+    rows = mem.table1(config, tmp_path, said.append)
     assert [(row["name"], row["seed"]) for row in rows] == [
         *((name, seed) for seed in (0, 1) for name in config.mem.sets),
         ("chance", None),
     ]
-    assert all(0 <= row["image_to_text_hit@10"] <= 100 for row in rows)
+    assert any(line.endswith("0 to go: 0:00") for line in said)
+    for prefix in ("", "own_", "prefixed_"):
+        figure = f"{prefix}image_to_text_hit@10"
+        assert all(0 <= row[figure] <= 100 for row in rows if row["seed"] is not None)
     (root,) = (tmp_path / "cells").glob("*")
-    pairs = {}
-    for name in ("clean-0/shards", "mem_plus-0/shards", "mem_plus_stripped-0"):
-        source = open_source(str(root / "sets" / name))
-        view = source.open_shard(source.shards[0])
-        pairs[name] = [view[i] for i in range(len(view))]
-    clean, protected, stripped = pairs.values()
+    names = ("clean-0", "mem_plus-0")
+    clean, protected = (pairs_of(root / "sets" / name / "shards") for name in names)
+    (mixed,) = (root / "mixed").glob("*-0")
+    stripped = pairs_of(mixed)
     assert [p.image for p in stripped] == [p.image for p in protected]
     assert [p.image for p in stripped] != [p.image for p in clean]
     assert [p.caption for p in stripped] == [p.caption for p in clean]
-    assert all(
-        p.caption.endswith(c.caption) and p.caption != c.caption
-        for p, c in zip(protected, clean, strict=True)
-    )
+    other = dataclasses.replace(config, seeds=(0,))
+    sets = ("clean", "mem_plus")
+    attackers = ("none", "strip_grey", "crop", "augment", "adversarial", "loss_filter")
+    chosen = {
+        "robustness": {"sets": sets, "attackers": attackers},
+        "partial": {"sets": sets[1:], "shares": (0.0, 0.5, 1.0)},
+    }
+    pages = {"table1": write_sets, "robustness": write_robustness, "partial": write_partial}
+    made = {"table1": rows}
+    for name, options in chosen.items():
+        own = dataclasses.replace(other, mem=dataclasses.replace(other.mem, **options))
+        made[name] = getattr(mem, name)(own, tmp_path, said.append)
+    wanted = {
+        "table1": "| mem-plus, triggers cut off | ",
+        "robustness": "| triggers cut off, grey-scale | –",
+        "partial": "| 50% |",
+    }
+    for name, write in pages.items():
+        write_results(tmp_path / "r.json", made[name], title="t", command="c")
+        write(tmp_path / "r.json", tmp_path / "r.md")
+        page = (tmp_path / "r.md").read_text()
+        assert wanted[name] in page
+    assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["set"] == "mem-plus"
     monkeypatch.setattr(mem, "_measure", lambda *args: pytest.fail("measured again"))
-    assert table1(config, tmp_path, said.append) == rows
-    write_results(tmp_path / "r.json", rows, title="t", command="c")
-    write_table1(tmp_path / "r.json", tmp_path / "r.md")
-    page = (tmp_path / "r.md").read_text()
-    assert page.count("±") >= 3 * 4
-    assert "| chance | " in page
-    assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["set"] == "clean"
-    other = dataclasses.replace(config, mem=dataclasses.replace(config.mem, steps=5))
+    assert mem.table1(config, tmp_path, said.append) == rows
+    longer = dataclasses.replace(config, mem=dataclasses.replace(config.mem, steps=5))
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        table1(other, tmp_path, said.append)
+        mem.table1(longer, tmp_path, said.append)
+
+
+def test_an_unknown_set_is_refused(data, tiny, tmp_path):
+    with pytest.raises(ConfigError, match="unknown 'mem_4'; known: clean, em_paper"):
+        mem.table1(small(data, tiny, sets=("mem_4",)), tmp_path, lambda line: None)

@@ -1,7 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 
-from mmjax.evaluate.retrieval import auroc_matched, ranks, retrieval
+from mmjax.evaluate.retrieval import HITS, auroc_matched, chance, ranks, retrieval
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +53,32 @@ def test_perfect_and_blind_encoders():
     blind = retrieval(same, same, rows)
     assert blind["auroc_matched"] == 0.5
     assert blind["text_to_image_medr"] == 2.5
+
+
+def test_chance_of_flickr8k_is_what_counting_says():
+    found = chance(np.repeat(np.arange(1000, dtype=np.int32), 5), 1000)
+    beyond = math.comb(4995, 10) / math.comb(5000, 10)
+    assert found["image_to_text_hit@10"] == pytest.approx(100 * (1 - beyond), rel=1e-9)
+    first = (rank for rank in range(5000) if 2 * math.comb(5000 - rank, 5) <= math.comb(5000, 5))
+    assert found["image_to_text_medr"] == next(first) == 647
+    assert found["text_to_image_hit@10"] == 1.0
+    assert found["text_to_image_medr"] == 500
+
+
+def test_chance_is_what_random_ranks_give():
+    rng = np.random.default_rng(0)
+    sizes = np.array([1, 3, 3, 5] * 5)
+    owners = np.repeat(np.arange(20, dtype=np.int32), sizes)
+    order = np.argsort(rng.random((4000, len(owners))), axis=1)
+    ranks = np.argsort(order, axis=1) + 1
+    best = np.minimum.reduceat(ranks, np.cumsum(sizes) - sizes, axis=1)
+    found = chance(owners, 20)
+    for k in HITS:
+        assert found[f"image_to_text_hit@{k}"] == pytest.approx(100 * np.mean(best <= k), abs=0.7)
+        assert found[f"text_to_image_hit@{k}"] == 5 * k
+    assert abs(found["image_to_text_medr"] - np.median(best)) <= 1
+
+
+def test_chance_of_fewer_captions_than_k_is_certain():
+    found = chance(np.arange(3, dtype=np.int32), 3)
+    assert found["image_to_text_hit@5"] == found["text_to_image_hit@5"] == 100

@@ -95,6 +95,17 @@ def test_a_defended_run_that_was_stopped_leaves_the_same_bytes(runs, name, tmp_p
     assert "model/model.safetensors" in whole
 
 
+def test_adversarial_training_is_plain_training_without_a_budget(tiny, tmp_path):
+    options = {"epsilon": 0, "steps": 1, "step_size": 1}
+    told = {}
+    for name in ("none", "adversarial"):
+        defence = {"name": name, "adversarial": options}
+        config = parse(TrainConfig, PLAIN | {"steps": 2, "defence": defence})
+        train(config, tmp_path / name, mesh=make_mesh(MeshConfig(data=1)))
+        told[name] = [line["loss"] for line in lines(tmp_path / name)]
+    assert told["adversarial"] == pytest.approx(told["none"], rel=1e-5)
+
+
 def test_cleanclip_minimises_both_terms(runs):
     for line in lines(runs("cleanclip")):
         assert line["loss"] == pytest.approx(line["cross_modal"] + line["in_modal"], rel=1e-5)

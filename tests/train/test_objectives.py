@@ -9,7 +9,7 @@ from mmjax.models.clip import Towers, clamp_scale
 from mmjax.models.policy import Policy
 from mmjax.models.presets import preset
 from mmjax.train.config import TrainConfig
-from mmjax.train.defence import CleanClipConfig, DefenceConfig
+from mmjax.train.defence import AdversarialConfig, CleanClipConfig, DefenceConfig
 from mmjax.train.objectives import OBJECTIVES
 from mmjax.train.pool import POOL_RULES, Pooled
 from tests.oracles import pool as oracle_pool
@@ -224,6 +224,29 @@ def test_views_in_two_parts_have_the_same_loss():
     (whole, _), _ = value_and_gradient("cleanclip", 2)
     (parts, _), _ = value_and_gradient("cleanclip", 2, accumulate=2)
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
+
+
+def test_adversarial_training_minimises_what_a_signed_step_has_raised():
+    options = AdversarialConfig(epsilon=3, step_size=3, steps=1)
+    batch = {"images": BATCH["images"], "tokens": BATCH["tokens"][:, :1]}
+    (loss, _), _ = value_and_gradient(
+        "adversarial", 1, batch, defence=DefenceConfig("adversarial", adversarial=options)
+    )
+    pixels = np.float64(batch["images"]).reshape(8, 12)
+    text = embeddings()[1][0]
+
+    def oracle(pixels):
+        image = pixels @ np.float64(PARAMS["image"])
+        return info_nce(image / np.linalg.norm(image, axis=1, keepdims=True), text, SCALE)
+
+    changed = pixels.copy()
+    for i, j in np.ndindex(pixels.shape):
+        above, below = pixels.copy(), pixels.copy()
+        above[i, j] += 0.01
+        below[i, j] -= 0.01
+        changed[i, j] += 3 * np.sign(oracle(above) - oracle(below))
+    np.testing.assert_allclose(loss, oracle(np.clip(changed, 0, 255)), rtol=1e-5)
+    assert loss > oracle(pixels)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -1,0 +1,48 @@
+"""MEM's experiments by name. Imports no JAX, so that `mmjax reproduce --help` stays fast."""
+
+from mmjax.evaluate.experiment import Experiment, named
+
+_NOTES = (
+    "Hit@10 in percent, high where the victim has learned; MedR is the median rank of the answer, "
+    "low where it has. Test photos and captions are clean.",
+    "Surrogates and victims have the same shape and different initial weights. All sets have one "
+    "noise a photo, of 8 grey levels.",
+    "The numbers are printed as they come out, whatever they say.",
+)
+
+MEM: dict[str, Experiment] = {
+    "mem-table1": Experiment(
+        named("mmjax.evaluate.mem:table1"),
+        "MEM, Table 1: what victims learn from protected pairs",
+        _NOTES,
+        needs=("data",),
+        page="mmjax.evaluate.mem_pages:write_sets",
+    ),
+    "mem-controls": Experiment(
+        named("mmjax.evaluate.mem:controls"),
+        "MEM: which part of a protection has the effect",
+        _NOTES,
+        needs=("data",),
+        page="mmjax.evaluate.mem_pages:write_sets",
+    ),
+    "mem-robustness": Experiment(
+        named("mmjax.evaluate.mem:robustness"),
+        "MEM: protections under attackers who know of them",
+        (
+            *_NOTES,
+            "What an attacker does to photos it does to those of the test too. Adversarial "
+            "training perturbs the photos of every step; the filter leaves out the half of the "
+            "pairs that was learned best in the first epoch.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem_pages:write_robustness",
+    ),
+    "mem-partial": Experiment(
+        named("mmjax.evaluate.mem:partial"),
+        "MEM: sets of which a part is protected",
+        (*_NOTES, "Beside each share what the other photos, which are clean, teach alone."),
+        needs=("data",),
+        page="mmjax.evaluate.mem_pages:write_partial",
+    ),
+}
+"""The experiments of the second paper, and those that it lacks."""

@@ -1,0 +1,98 @@
+"""The pages of MEM's tables: means and standard deviations over seeds, both directions."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.evaluate.mem_sets import ATTACKERS
+from mmjax.evaluate.tables import read_results, write_page
+
+_DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
+_COLUMNS = {
+    **{
+        f"{direction}_{figure}": f"{title} {name}"
+        for direction, title in _DIRECTIONS.items()
+        for figure, name in (("hit@10", "Hit@10"), ("medr", "MedR"))
+    },
+    "prefixed_image_to_text_hit@10": "`the the the` before test captions: image → text Hit@10",
+    "own_image_to_text_hit@10": "clean copies of its own photos: image → text Hit@10",
+    "training_loss": "last training loss",
+}
+Row = dict[str, Any]
+
+
+def write_sets(results: Path, page: Path) -> None:
+    """A row a set, a column a figure."""
+    rows = read_results(results)["rows"]
+    lines = [
+        f"| set | {' | '.join(_COLUMNS.values())} |",
+        "|---" + "|---:" * len(_COLUMNS) + "|",
+    ]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        found = [row for row in rows if row["name"] == name]
+        shown = (_spread(found, figure) for figure in _COLUMNS)
+        lines.append(f"| {_title(found[0])} | {' | '.join(shown)} |")
+    write_page(results, page, [*lines, "", _seeds(rows)])
+
+
+def write_robustness(results: Path, page: Path) -> None:
+    """A table a direction: a row an attacker, a column a set, Hit@10."""
+    rows = read_results(results)["rows"]
+    attackers = {name: ATTACKERS[name].title for name in dict.fromkeys(_each(rows, "attacker"))}
+    body = _pivots(rows, "attacker", attackers, "attacker")
+    write_page(results, page, [*body, _seeds(rows)])
+
+
+def write_partial(results: Path, page: Path) -> None:
+    """A table a direction: a row a share, a column a set, Hit@10."""
+    rows = read_results(results)["rows"]
+    shares = {share: f"{share:.0%}" for share in sorted(set(_each(rows, "share")))}
+    body = _pivots(rows, "share", shares, "photos protected")
+    write_page(results, page, [*body, _seeds(rows)])
+
+
+def _pivots(rows: Sequence[Row], key: str, down: dict[Any, str], head: str) -> list[str]:
+    sets = list(dict.fromkeys(_each(rows, "set")))
+    chance = next(row for row in rows if row["seed"] is None)
+    lines = []
+    for direction, title in _DIRECTIONS.items():
+        figure = f"{direction}_hit@10"
+        lines += [
+            f"{title}, Hit@10 (chance {chance[figure]:.1f}):",
+            "",
+            f"| {head} | {' | '.join(sets)} |",
+            "|---" + "|---:" * len(sets) + "|",
+        ]
+        for value, name in down.items():
+            cells = (
+                _spread([r for r in rows if r.get(key) == value and r["set"] == each], figure)
+                for each in sets
+            )
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return lines
+
+
+def _each(rows: Sequence[Row], key: str) -> list[Any]:
+    return [row[key] for row in rows if row["seed"] is not None]
+
+
+def _title(row: Row) -> str:
+    attacker = row.get("attacker", "none")
+    return row["set"] if attacker == "none" else f"{row['set']}, {ATTACKERS[attacker].title}"
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    return f"Mean ± standard deviation over seeds: {sorted(set(_each(rows, 'seed')))}."
+
+
+def _spread(rows: Sequence[Row], figure: str) -> str:
+    values = [row[figure] for row in rows if figure in row]
+    if not values:
+        return "–"
+    mean = statistics.fmean(values)
+    digits = 2 if figure == "training_loss" else 1
+    if len(values) < 2:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"

@@ -2,14 +2,20 @@
 
 import argparse
 import itertools
+import json
 import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
+from mmjax.core.rundir import write_json
 from tests.fuzz.engine import run
 from tests.fuzz.targets import TARGETS
+
+COUNT = 200
+"""Mutations of a target for a seed."""
 
 
 def main() -> int:
@@ -18,24 +24,50 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--only", default="", help="names of targets, with commas")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
+    parser.add_argument(
+        "--record", type=Path, help="a JSON file of runs: goes on after the last one's seeds"
+    )
     arguments = parser.parse_args()
     chosen = [name for name in TARGETS if name in (arguments.only or name).split(",")]
     warnings.simplefilter("error")
-    fed, found = 0, 0
+    earlier = earlier_runs(arguments.record)
+    first = max((each["last_seed"] + 1 for each in earlier), default=0)
+    inputs = dict.fromkeys(chosen, 0)
+    findings: list[str] = []
     with tempfile.TemporaryDirectory() as work:
-        for seed in itertools.count():
+        for seed in itertools.count(first):
             for name in chosen:
-                finding = run(TARGETS[name], Path(work) / name, seed=seed, count=200)
-                fed += 200
+                fed, finding = run(TARGETS[name], Path(work) / name, seed=seed, count=COUNT)
+                inputs[name] += fed
                 if finding:
-                    found += 1
+                    findings.append(f"{name}, seed {seed}: {finding.what}")
                     arguments.findings.mkdir(parents=True, exist_ok=True)
                     (arguments.findings / f"{name}-{seed}").write_bytes(finding.data)
-                    sys.stdout.write(f"{name}, seed {seed}: {finding.what}\n")
+                    sys.stdout.write(findings[-1] + "\n")
+            done = {
+                "engine": "mutation",
+                "first_seed": first,
+                "last_seed": seed,
+                "cpu_seconds": round(time.process_time(), 1),
+                "inputs": inputs,
+                "findings": findings,
+            }
+            if arguments.record:
+                write_json(arguments.record, [*earlier, done])
             if time.process_time() > arguments.seconds:
                 break
-    sys.stdout.write(f"{fed:,} inputs, {time.process_time():.0f} CPU s, {found} findings\n")
-    return 1 if found else 0
+    total = sum(inputs.values())
+    sys.stdout.write(
+        f"{total:,} inputs, {time.process_time():.0f} CPU s, {len(findings)} findings\n"
+    )
+    return 1 if findings else 0
+
+
+def earlier_runs(record: Path | None) -> list[dict[str, Any]]:
+    """The runs that a record holds."""
+    if record is None or not record.exists():
+        return []
+    return json.loads(record.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Mutates and feeds: seeded, bounded in time for every input."""
 
+import itertools
 import random
 import shutil
 import signal
@@ -71,13 +72,19 @@ def feed(target: Target, data: bytes, folder: Path) -> Finding | None:
     return None
 
 
-def run(target: Target, folder: Path, *, seed: int, count: int) -> Finding | None:
-    """Feed `count` mutations; the first finding ends it."""
+def run(
+    target: Target, folder: Path, *, seed: int, count: int
+) -> tuple[int, Finding | None]:
+    """Feed the target's own inputs and `count` mutations; the first finding ends it.
+
+    Returns:
+        How many were fed, and what was found.
+    """
     rng = random.Random(seed)
-    for data in target.seeds:
+    mutations = (mutated(rng.choice(target.seeds), rng) for _ in range(count))
+    fed = 0
+    for data in itertools.chain(target.seeds, mutations):
+        fed += 1
         if found := feed(target, data, folder):
-            return found
-    for _ in range(count):
-        if found := feed(target, mutated(rng.choice(target.seeds), rng), folder):
-            return found
-    return None
+            return fed, found
+    return fed, None

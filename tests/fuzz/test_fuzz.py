@@ -13,7 +13,9 @@ from tests.fuzz.targets import TARGETS, Target
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_but_our_own_errors(name: str, tmp_path: Path) -> None:
-    assert run(TARGETS[name], tmp_path / "work", seed=1_000, count=60) is None
+    fed, found = run(TARGETS[name], tmp_path / "work", seed=1_000, count=60)
+    assert found is None
+    assert fed == 60 + len(TARGETS[name].seeds)
 
 
 def test_the_engine_finds_what_there_is_to_find(tmp_path: Path, monkeypatch) -> None:
@@ -21,7 +23,7 @@ def test_the_engine_finds_what_there_is_to_find(tmp_path: Path, monkeypatch) -> 
         if b"\xff" in data:
             raise IndexError("out of range")
 
-    found = run(Target((b"harmless",), crash), tmp_path / "work", seed=0, count=500)
+    _, found = run(Target((b"harmless",), crash), tmp_path / "work", seed=0, count=500)
     assert found is not None
     assert found.what == "IndexError: out of range"
 

@@ -23,7 +23,7 @@ from mmjax.attacks.triggers import KNOWN, parameters
 from mmjax.core.config import to_dict
 from mmjax.core.errors import InputError, RunError
 from mmjax.core.progress import meter
-from mmjax.core.rundir import RunDir, atomic_path, file_sha256, write_json
+from mmjax.core.rundir import RunDir, atomic_path, file_sha256, is_unclaimed, write_json
 from mmjax.data.shards import Source
 from mmjax.data.sources import open_source
 
@@ -82,7 +82,7 @@ def poison(source: Source, out_dir: Path | str, config: AttackConfig) -> dict[st
             "attack the clean set"
         )
     out = Path(out_dir)
-    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").exists():
+    if not is_unclaimed(out, "run.json") and not (out / "run.json").exists():
         raise RunError(f"{out} holds files and is not a run of mmjax; choose an empty --out")
     templates = {part.templates for part in config.parts if part.templates}
     for file in templates:

@@ -1,10 +1,12 @@
 """From the command line to a verb, and from its end to an exit code."""
 
 import argparse
+import functools
 import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -47,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.DONE
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    before, hook = signal.signal(signal.SIGTERM, _raise_terminated), sys.unraisablehook
+    sys.unraisablehook = functools.partial(_signal_again, hook)
     try:
         return int(_run(arguments[0], arguments[1:]))
     except MmjaxError as error:
@@ -68,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.USER
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = hook
 
 
 def _run(name: str, arguments: list[str]) -> int:
@@ -173,6 +177,16 @@ def _underscored(argument: str) -> str:
 
 def _raise_terminated(signum: int, frame: object) -> NoReturn:
     raise Terminated
+
+
+def _signal_again(otherwise: Callable[[Any], object], unraisable: Any) -> None:
+    """Send a signal once more whose exception was swallowed, in a callback of the collector."""
+    numbers = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+    if unraisable.exc_type in numbers:
+        number = numbers[unraisable.exc_type]
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+    else:
+        otherwise(unraisable)
 
 
 def _say(line: str) -> None:

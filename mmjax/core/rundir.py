@@ -91,6 +91,19 @@ def file_sha256(path: Path | str) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def is_unclaimed(folder: Path, claim: str) -> bool:
+    """Whether a folder is free: not there, empty, or left by a process killed while it claimed it.
+
+    Args:
+        folder: an output folder.
+        claim: name of the file that makes it somebody's, written first.
+    """
+    if not folder.is_dir():
+        return not folder.exists()
+    ours = ("lock", "parts")
+    return all(p.name in ours or p.name.startswith(f"{claim}.tmp-") for p in folder.iterdir())
+
+
 class RunDir:
     """An opened run folder; use as a context manager so that its lock is released."""
 
@@ -229,8 +242,7 @@ def _begin(
 ) -> tuple[dict[str, Any], bool]:
     """What `run.json` holds, written if it was not there; and whether it was."""
     known = path / "run.json"
-    strangers = [p for p in path.iterdir() if p.name not in ("lock", "parts")]
-    if strangers and not known.exists() and not (path / "log.jsonl").exists():
+    if not (is_unclaimed(path, "run.json") or known.exists() or (path / "log.jsonl").exists()):
         raise RunError(f"{path} holds files and is not a run of mmjax; choose an empty --out")
     if not part:  # other parts may be writing theirs
         for leftover in path.rglob("*.tmp-*"):
@@ -241,8 +253,9 @@ def _begin(
         for child in path.iterdir():
             if child.is_dir():
                 shutil.rmtree(child)
-            elif child.name != "lock":
+            elif child.name not in ("lock", "run.json"):
                 child.unlink()
+        known.unlink()  # last: if this is interrupted, the folder is still a run's
         earlier = None
     run = {
         "verb": verb,

@@ -76,11 +76,15 @@ def _load(path: Path) -> np.ndarray:
         InputError: it is damaged, of another shape or type, or holds Python objects.
     """
     try:
-        with warnings.catch_warnings():
+        # a shape whose product overflows is an error, not a warning and a smaller map
+        with warnings.catch_warnings(), np.errstate(over="raise"):
             warnings.simplefilter("ignore", UserWarning)  # written by Python 2: read all the same
             array = np.lib.format.open_memmap(path, mode="r")
     # NumPy reads a header with Python's own tokenizer, whose errors come through
-    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+    except (
+        *(OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError),
+        *(ArithmeticError, TypeError),
+    ) as error:
         raise InputError(
             f"{path} is no readable array of numbers ({str(error)[:200]}); write it again with "
             "numpy.save(..., allow_pickle=False)"
@@ -98,7 +102,8 @@ def _bad_rows(array: np.ndarray) -> np.ndarray:
     bad = np.empty(len(array), dtype=bool)
     for start in range(0, len(array), _CHUNK_ROWS):
         chunk = np.asarray(array[start : start + _CHUNK_ROWS])
-        bad[start : start + len(chunk)] = ~np.isfinite(chunk).all(1) | ~chunk.any(1)
+        with np.errstate(invalid="ignore"):  # a NaN that signals is a NaN
+            bad[start : start + len(chunk)] = ~np.isfinite(chunk).all(1) | ~chunk.any(1)
     return bad
 
 

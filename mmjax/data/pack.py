@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mmjax.core.errors import InputError, RunError
-from mmjax.core.rundir import atomic_path, write_json
+from mmjax.core.rundir import atomic_path, is_unclaimed, write_json
 from mmjax.core.types import Pair
 from mmjax.data.shards import ShardView, Source
 from mmjax.data.tars import TarView, copy_raw
@@ -204,7 +204,7 @@ def _write_shards(out: Path, pairs: Iterator[Pair], shard_size: int) -> dict[str
 
 def _claim(out: Path, plan: dict[str, object], *, resume: bool) -> None:
     """Writes the plan into an empty folder, or checks that an interrupted one has the same."""
-    if not out.exists() or not any(out.iterdir()):
+    if is_unclaimed(out, "pack.json"):
         write_json(out / "pack.json", plan | {"complete": False})
         return
     if not resume:

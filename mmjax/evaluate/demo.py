@@ -12,7 +12,7 @@ from typing import Any
 
 from mmjax.core.config import option, to_dict
 from mmjax.core.errors import RunError
-from mmjax.core.rundir import write_json
+from mmjax.core.rundir import is_unclaimed, write_json
 from mmjax.scan.options import MappingConfig
 
 SCANNED, REFERENCE = 1_000, 2_000
@@ -85,7 +85,7 @@ def _claim(config: DemoConfig, out: Path) -> None:
     if known.exists():
         if json.loads(known.read_text()) != wanted:
             raise RunError(f"{out} holds another demonstration; choose another --out")
-    elif out.exists() and any(out.iterdir()):
+    elif not is_unclaimed(out, "demo.json"):
         raise RunError(f"{out} holds files and is no demonstration; choose another --out")
     else:
         write_json(known, wanted)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.core.errors import ConfigError
-from mmjax.core.rundir import atomic_path
+from mmjax.core.rundir import atomic_path, write_bytes
 
 Track = Callable[[int, Mapping[str, float]], None]
 
@@ -71,10 +71,14 @@ def read(log: Path) -> list[dict[str, Any]]:
 
 
 def forget(log: Path, step: int) -> None:
-    """Drop the lines from `step` on: an interrupted run wrote them, this one does them again."""
+    """Drop the lines from `step` on: an interrupted run wrote them, this one does them again.
+
+    The last one may be half a line, if the machine died.
+    """
     if log.exists():
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-        log.write_text("".join(line for line in lines if json.loads(line)["step"] < step))
+        whole = [line for line in lines if line.endswith("\n")]
+        write_bytes(log, "".join(x for x in whole if json.loads(x)["step"] < step).encode())
 
 
 def plot(log: Path, picture: Path, *, chance: float) -> None:

@@ -1,8 +1,10 @@
 """The command line: light and quick help, typed overrides, one-line errors, exit codes."""
 
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from mmjax.scan.config import ScanConfig
 HEAVY = ("jax", "flax", "sklearn", "transformers", "matplotlib", "pyarrow", "tensorflow_datasets")
 PROBE = """
 import sys
+import time
 from mmjax.cli import main
 code = main(sys.argv[1:])
 loaded = [m for m in {heavy!r} if m in sys.modules]
@@ -95,3 +98,31 @@ def test_a_configuration_file_is_found_by_path_and_checked(tmp_path: Path) -> No
     file.write_text("x = 1\n")
     with pytest.raises(ConfigError, match=r"has no get_config\(\)"):
         settings.load(ScanConfig, str(file), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_signal_during_a_callback_that_swallows_errors_is_not_lost(
+    number: signal.Signals,
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """JAX has such a callback: Python calls it whenever it collects garbage."""
+
+    class Swallows:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def verb(config: None, flags: object) -> int:
+        Swallows()
+        time.sleep(30)
+        return 0
+
+    monkeypatch.setattr("mmjax.cli.scanning.verify", verb)
+    assert main(["verify", "x"]) == code
+    said = capsys.readouterr().err
+    assert said == f"mmjax: {says}; the same command goes on from here\n"

@@ -42,6 +42,39 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "photo.jpg").read_bytes() == b"x"
 
 
+def test_killed_before_it_had_begun(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    (tmp_path / "run.json.tmp-1").write_bytes(b"{")
+    with rundir.RunDir.open(tmp_path, verb="scan", config=Config()) as run:
+        assert not run.resumed
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "log.jsonl", "run.json"]
+
+
+def test_what_merely_looks_like_a_leftover_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tmp-1").write_bytes(b"x")
+    with pytest.raises(RunError, match="is not a run of mmjax"):
+        rundir.RunDir.open(tmp_path, verb="scan", config=Config())
+    assert (tmp_path / "thesis.tmp-1").read_bytes() == b"x"
+
+
+def test_an_interrupted_overwrite_can_be_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    rundir.RunDir.open(tmp_path, verb="scan", config=Config(1)).close()
+    for name in ("a", "z"):
+        (tmp_path / name).mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(rundir.shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rundir.RunDir.open(tmp_path, verb="scan", config=Config(2), overwrite=True)
+    with rundir.RunDir.open(tmp_path, verb="scan", config=Config(2), overwrite=True) as run:
+        assert run.run["config"] == {"size": 2}
+    assert not (tmp_path / "a").exists()
+
+
 def test_two_runs_on_one_folder(tmp_path: Path) -> None:
     with (
         rundir.RunDir.open(tmp_path / "r", verb="scan", config=Config()),

@@ -134,6 +134,28 @@ def test_truncated_and_object_arrays(folder, tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("shape", [(3, 10**21), (2**40, 2**30), (2**32, 2**32 + 1), (-1, 4)])
+def test_shapes_that_no_file_has(folder, shape):
+    path = folder[0]
+    file = path / "img_emb" / "img_emb_0.npy"
+    with open(file, "wb") as opened:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(opened, header)
+        opened.write(bytes(64))
+    with pytest.raises(InputError, match="no readable array"):
+        open_embeddings(path)
+
+
+def test_a_nan_that_signals_is_a_bad_row(folder):
+    path = folder[0]
+    file = path / "img_emb" / "img_emb_0.npy"
+    rows = np.ones((2, WIDTH), np.float32)
+    rows.view(np.uint32)[1, 2] = 0x7F800001
+    np.save(file, rows)
+    source = open_embeddings(path)
+    assert source.open_shard(source.shards[0]).statuses == ("ok", "nonfinite_embedding")
+
+
 def test_folders_without_embeddings(tmp_path, folder):
     with pytest.raises(InputError, match="holds no embeddings"):
         open_embeddings(tmp_path / "no")

@@ -72,9 +72,7 @@ def feed(target: Target, data: bytes, folder: Path) -> Finding | None:
     return None
 
 
-def run(
-    target: Target, folder: Path, *, seed: int, count: int
-) -> tuple[int, Finding | None]:
+def run(target: Target, folder: Path, *, seed: int, count: int) -> tuple[int, Finding | None]:
     """Feed the target's own inputs and `count` mutations; the first finding ends it.
 
     Returns:

@@ -19,6 +19,8 @@ def test_values_that_are_not_finite_are_null_and_lines_can_be_forgotten(tmp_path
         {"step": 2, "loss": None},
         {"step": 3, "loss": None},
     ]
+    with open(log, "a") as opened:
+        opened.write('{"step": 4, "lo')  # the machine died
     record.forget(log, 2)
     assert json.loads(log.read_text()) == {"step": 1, "loss": 2.5}
 

@@ -59,9 +59,9 @@ class MemConfig:
 
     train: str = option("train", "split that is protected and learned from")
     test: str = option("test", "split that victims are asked about, clean")
-    photos: int = option(2_000, "of the training split, the first ones", low=2)
+    photos: int = option(1_000, "of the training split, the first ones", low=2)
     test_photos: int = option(500, "of the test split, the first ones", low=1)
-    captions: int = option(2, "of a training photo, at most", low=1)
+    captions: int = option(1, "of a training photo, at most", low=1)
     sets: tuple[str, ...] = option((), "rows of the table; empty = all")
     attackers: tuple[str, ...] = option((), "of mem-robustness; empty = all")
     shares: tuple[float, ...] = option(
@@ -71,8 +71,8 @@ class MemConfig:
     vocab_size: int = option(2_048, "of the BPE of the training captions", low=514)
     context_length: int = option(24, "tokens of a caption, trigger included, at most", low=8)
     rounds: int = option(4, "of training, search and noise", low=1)
-    surrogate_steps: int = option(60, "training steps a round", low=1)
-    steps: int = option(800, "training steps of a victim", low=1)
+    surrogate_steps: int = option(50, "training steps a round", low=1)
+    steps: int = option(400, "training steps of a victim", low=1)
     batch_size: int = option(64, "pairs of a batch", low=2)
     learning_rate: float = option(2e-3, "of surrogates and victims", low=0.0)
 

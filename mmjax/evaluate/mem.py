@@ -61,67 +61,73 @@ def table1(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     Raises:
         ConfigError: a set is unknown.
     """
-    return _rows(config, out, say, _chosen(config.mem.sets, TABLE1, "sets"))
+    return measured(open_workshop(config, out, say), chosen(config.mem.sets, TABLE1, "sets"))
 
 
 def controls(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """The rows of `CONTROLS`."""
     names = config.mem.sets or CONTROLS
-    return _rows(config, out, say, _chosen(names, TABLE1, "sets"))
+    return measured(open_workshop(config, out, say), chosen(names, TABLE1, "sets"))
 
 
 def robustness(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """Every protected set under every attacker; the clean set too, for what an attack costs."""
     names = config.mem.sets or (CLEAN, "em_matched", "mem_3", "mem_plus")
-    sets = _chosen(names, PROTECTIONS, "sets")
-    attackers = _chosen(config.mem.attackers, ATTACKERS, "attackers")
+    sets = chosen(names, PROTECTIONS, "sets")
+    attackers = chosen(config.mem.attackers, ATTACKERS, "attackers")
     recipes = {
         f"{name}+{attacker}": of_set(name, attacker)
         for name in sets
         for attacker in attackers
         if not (name == CLEAN and ATTACKERS[attacker].strips)
     }
-    return _rows(config, out, say, recipes)
+    return measured(open_workshop(config, out, say), recipes)
 
 
 def partial(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """Sets of which a share of the photos is protected, and their clean part alone."""
     names = config.mem.sets or ("em_matched", "mem_3", "mem_plus")
     recipes = {}
-    for name in _chosen(names, PROTECTIONS, "sets"):
+    for name in chosen(names, PROTECTIONS, "sets"):
         for share in config.mem.shares:
             whole = Recipe(PROTECTIONS[name], name, name, share=share)
             recipes[f"{name}@{share:g}"] = whole
             if 0 < share < 1:
                 rest = whole._replace(title="the clean part alone", part="clean")
                 recipes[f"rest@{share:g}"] = rest._replace(photos=CLEAN, captions=CLEAN)
-    return _rows(config, out, say, recipes)
+    return measured(open_workshop(config, out, say), recipes)
 
 
-def _chosen(names: tuple[str, ...], known: Mapping[str, Any], key: str) -> dict[str, Any]:
+def chosen(names: tuple[str, ...], known: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The named entries of a table, all if none is named; ConfigError for an unknown one."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"config.mem.{key}: unknown {unknown[0]!r}; known: {', '.join(known)}")
     return {name: known[name] for name in names or known}
 
 
-def _rows(config: ReproduceConfig, out: Path, say: Say, recipes: Mapping[str, Recipe]) -> Rows:
+def open_workshop(config: ReproduceConfig, out: Path, say: Say) -> Workshop:
+    """The workshop for these data, these settings and this code, in the run folder."""
     from mmjax.data.sources import open_source
-    from mmjax.evaluate.retrieval import chance
 
-    mem = config.mem
     data: Any = config.data
     if data != "scenes":
         source = open_source(config.data)
         data = [source.fingerprint(shard) for shard in source.shards]
-    chosen = ("sets", "attackers", "shares")  # of rows, which have cells of their own
-    facts = {"data": data, "mem": {k: v for k, v in to_dict(mem).items() if k not in chosen}}
+    of_rows = ("sets", "attackers", "shares")  # which have cells of their own
+    mem = {k: v for k, v in to_dict(config.mem).items() if k not in of_rows}
+    root = cell_path(out, {"data": data, "mem": mem}, packages=_CODE).parent
+    return Workshop(config, root, say)
+
+
+def measured(workshop: Workshop, recipes: Mapping[str, Recipe]) -> Rows:
+    """A row for every recipe and seed, what is there already included; then chance."""
+    from mmjax.evaluate.retrieval import chance
+
+    say, seeds = workshop.say, workshop.config.seeds
     cells = {
-        (name, seed): cell_path(out, facts, name, seed, packages=_CODE)
-        for seed in config.seeds
-        for name in recipes
+        (name, seed): workshop.root / f"{name}-{seed}.json" for seed in seeds for name in recipes
     }
-    workshop = Workshop(config, next(iter(cells.values())).parent, say)
     left = sum(not cell.exists() for cell in cells.values())
     begun, done = time.monotonic(), 0
     rows: Rows = []
@@ -139,12 +145,12 @@ def _rows(config: ReproduceConfig, out: Path, say: Say, recipes: Mapping[str, Re
             say(f"{each:.0f} seconds a cell, {left} to go: {format_seconds(each * left)}")
         told = {"name": name, "set": recipe.title, "attacker": recipe.attacker}
         rows.append({**told, "share": recipe.share, "part": recipe.part, "seed": seed, **figures})
-    test = _table(workshop, "test")
+    test = clean_pairs(workshop, "test")
     by_chance = chance(test.owners, len(test.images))
     return [*rows, {"name": "chance", "set": "chance", "seed": None, **by_chance}]
 
 
-def _table(workshop: Workshop, part: str, attacker: Attacker = ATTACKERS["none"]) -> PairTable:
+def clean_pairs(workshop: Workshop, part: str, attacker: Attacker = ATTACKERS["none"]) -> PairTable:
     """The clean pairs, seen as an attacker's victim sees the world."""
     from mmjax.models.presets import preset
     from mmjax.train.batches import read_pairs
@@ -189,7 +195,7 @@ def _measure(workshop: Workshop, name: str, recipe: Recipe, seed: int) -> dict[s
     ) -> dict[str, float]:
         from mmjax.evaluate.retrieval import evaluate_pairs
 
-        test, own = (_table(workshop, part, attacker) for part in ("test", "train"))
+        test, own = (clean_pairs(workshop, part, attacker) for part in ("test", "train"))
         own = own._replace(images=own.images[:_OWN], captions=own.captions[:_OWN])
         prefixed = tuple(tuple(f"{PREFIX} {text}" for text in each) for each in test.captions)
         asked = {"": test, "prefixed_": test._replace(captions=prefixed), "own_": own}
@@ -199,6 +205,6 @@ def _measure(workshop: Workshop, name: str, recipe: Recipe, seed: int) -> dict[s
             for figure, value in evaluate_pairs(towers, variables, tokenizer, table).items()
         }
 
-    folder = workshop.root / "victims" / f"{name}-{seed}"
+    folder = workshop.victim(name, seed)
     result = train(parse(TrainConfig, values), folder, mesh=make_mesh(), evaluate=judge)
     return {**result.summary["heldout"], "training_loss": result.summary["last"]["loss"]}

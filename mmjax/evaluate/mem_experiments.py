@@ -37,6 +37,27 @@ MEM: dict[str, Experiment] = {
         needs=("data",),
         page="mmjax.evaluate.mem_pages:write_robustness",
     ),
+    "mem-figure5": Experiment(
+        named("mmjax.evaluate.mem_figures:figure5"),
+        "MEM, Figure 5: what victims look at",
+        (
+            "Grad-CAM and Integrated Gradients of the cosine of clean test pairs, in inference "
+            "mode. The first words are where triggers stood in training. Heat maps are compared "
+            "with those of the victim of the same seed that was trained on clean pairs.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem_plots:write_figure5",
+    ),
+    "mem-figure6": Experiment(
+        named("mmjax.evaluate.mem_figures:figure6"),
+        "MEM, Figure 6: pairs in the plane",
+        (
+            "t-SNE of photos (triangles) and captions (circles), a colour a photo: clean pairs as "
+            "the victim of clean pairs sees them, protected pairs as theirs does.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem_plots:write_figure6",
+    ),
     "mem-partial": Experiment(
         named("mmjax.evaluate.mem:partial"),
         "MEM: sets of which a part is protected",

@@ -136,6 +136,10 @@ class Workshop(NamedTuple):
             protect_pairs(parse(ProtectConfig, values), folder, say=self.say)
         return folder / "shards"
 
+    def victim(self, name: str, seed: int) -> Path:
+        """The run folder of the victim that was trained on a recipe's pairs."""
+        return self.root / "victims" / f"{name}-{seed}"
+
     def training_set(self, recipe: Recipe, seed: int) -> Path:
         """The shards that a recipe makes of protected sets."""
         photos, captions = (self.protected(n, seed) for n in (recipe.photos, recipe.captions))

@@ -5,12 +5,14 @@ scratch on them, and ask it for the captions of clean photos that it has not see
 photos of clean captions.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
 from mmjax.core.config import parse, to_dict
@@ -82,6 +84,25 @@ def robustness(config: ReproduceConfig, out: Path, say: Say) -> Rows:
         if not (name == CLEAN and ATTACKERS[attacker].strips)
     }
     return measured(open_workshop(config, out, say), recipes)
+
+
+def table3(config: ReproduceConfig, out: Path, say: Say) -> Rows:
+    """MEM-3 with any tokens and with natural ones: what is learned, naturalness, examples."""
+    names = config.mem.sets or (CLEAN, "mem_3", "mem_natural")
+    workshop = open_workshop(config, out, say)
+    sets = chosen(names, PROTECTIONS, "sets")
+    rows = measured(workshop, {name: of_set(name) for name in sets})
+    return [row | _wording(workshop, row) for row in rows]
+
+
+def _wording(workshop: Workshop, row: Mapping[str, Any]) -> dict[str, Any]:
+    """How natural a set's triggers are, and its first captions."""
+    if row["seed"] is None:
+        return {}
+    folder = workshop.protected(row["name"], row["seed"]).parent
+    manifest = json.loads((folder / "protection.json").read_text(encoding="utf-8"))
+    captions = pq.read_table(folder / "captions.parquet")["protected"].to_pylist()
+    return {"examples": captions[:3], "naturalness": manifest.get("naturalness")}
 
 
 def partial(config: ReproduceConfig, out: Path, say: Say) -> Rows:

@@ -37,6 +37,19 @@ MEM: dict[str, Experiment] = {
         needs=("data",),
         page="mmjax.evaluate.mem_pages:write_robustness",
     ),
+    "mem-table3": Experiment(
+        named("mmjax.evaluate.mem:table3"),
+        "MEM, Table 3: natural triggers",
+        (
+            *_NOTES,
+            "Naturalness: mean log-likelihood, in nats a token, of a trigger and the caption's "
+            "first word, by a bigram model of captions that the search has not seen; beside it "
+            "that of random words in the trigger's place and of as many of the captions' own "
+            "first words.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem_pages:write_table3",
+    ),
     "mem-figure5": Experiment(
         named("mmjax.evaluate.mem_figures:figure5"),
         "MEM, Figure 5: what victims look at",

@@ -54,7 +54,7 @@ def figure5(config: ReproduceConfig, out: Path, say: Say) -> Rows:
             size = np.abs(words.values)
             first = size[:, 1 : 1 + FIRST_WORDS].sum(axis=1) / np.maximum(size.sum(axis=1), 1e-12)
             shown = [
-                [victim.tokenizer.decode([t]) for t in row[1 : int(np.argmax(row))]]
+                [victim.tokenizer.decode([int(t)]) for t in row[1 : int(np.argmax(row))]]
                 for row in tokens[:SHOWN]
             ]
             rows.append(

@@ -14,6 +14,7 @@ PROTECTIONS: dict[str, str] = {
     "mem_3": "MEM-3",
     "mem_5": "MEM-5",
     "mem_plus": "mem-plus",
+    "mem_natural": "MEM-3, natural triggers",
     "random_trigger": "random triggers of 3, clean photos",
     "random_trigger_5": "random triggers of 5, clean photos",
     "prefix": "`the the the`, clean photos",
@@ -64,6 +65,8 @@ def method(name: str, mem: MemConfig, tokenizer: str) -> dict[str, Any]:
         case "mem_3" | "mem_5":
             trigger = {**searched, "vocabulary": "all", "selection": "joint"}
             trigger["length"] = int(name.removeprefix("mem_"))
+        case "mem_natural":
+            trigger = {**searched, "vocabulary": "natural", "rounds": rounds}
         case "mem_plus":
             trigger = {**searched, "dropout": 0.5}
             views = {"crop": 0.5, "jpeg": 50, "grey": True}

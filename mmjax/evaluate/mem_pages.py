@@ -25,6 +25,10 @@ Row = dict[str, Any]
 def write_sets(results: Path, page: Path) -> None:
     """A row a set, a column a figure."""
     rows = read_results(results)["rows"]
+    write_page(results, page, [*_sets(rows), "", _seeds(rows)])
+
+
+def _sets(rows: Sequence[Row]) -> list[str]:
     lines = [
         f"| set | {' | '.join(_COLUMNS.values())} |",
         "|---" + "|---:" * len(_COLUMNS) + "|",
@@ -33,7 +37,21 @@ def write_sets(results: Path, page: Path) -> None:
         found = [row for row in rows if row["name"] == name]
         shown = (_spread(found, figure) for figure in _COLUMNS)
         lines.append(f"| {_title(found[0])} | {' | '.join(shown)} |")
-    write_page(results, page, [*lines, "", _seeds(rows)])
+    return lines
+
+
+def write_table3(results: Path, page: Path) -> None:
+    """The table of sets, how natural their triggers are, and examples."""
+    rows = read_results(results)["rows"]
+    told = [row for row in rows if row.get("naturalness")]
+    kinds = ("triggers", "random", "captions")
+    lines = ["| set | seed | triggers | random words | captions |", "|---|---:|---:|---:|---:|"]
+    for row in told:
+        shown = " | ".join(f"{row['naturalness'][kind]:.2f}" for kind in kinds)
+        lines.append(f"| {row['set']} | {row['seed']} | {shown} |")
+    examples = [f"- {row['set']}: {text}" for row in told[:2] for text in row["examples"]]
+    body = ["", "Naturalness:", "", *lines, "", "First captions:", "", *examples]
+    write_page(results, page, [*_sets(rows), "", _seeds(rows), *body])
 
 
 def write_robustness(results: Path, page: Path) -> None:

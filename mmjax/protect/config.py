@@ -42,10 +42,17 @@ class TriggerConfig:
     start: Literal["random", "the"] = option(
         "random", "before the search: tokens that may be chosen, or `the` throughout"
     )
-    vocabulary: Literal["safe", "all"] = option(
+    vocabulary: Literal["safe", "all", "natural"] = option(
         "safe",
         "safe = whole words that survive being written and read again; all = every token but the "
-        "special ones (the reference)",
+        "special ones (the reference); natural = safe words of the captions, where captions have "
+        "them (shards, triggers of pairs)",
+    )
+    words: int = option(1_024, "natural: the captions' most frequent words", low=2)
+    fitting: int = option(
+        64,
+        "natural: words that fit best between their neighbours; candidates are among them",
+        low=1,
     )
     rounds: int = option(5, "the first rounds search, later ones keep what was found", low=0)
     candidates: int = option(16, "tokens that are tried in each place", low=1)
@@ -168,6 +175,10 @@ class ProtectConfig:
         if self.output == "photos":
             if len(self.inputs) != 1:
                 raise ConfigError(f"one folder of photos at a time, got {len(self.inputs)}")
+            if self.trigger.vocabulary == "natural":
+                raise ConfigError(
+                    "trigger.vocabulary=natural learns from many captions: it is of output=shards"
+                )
             if dataclasses.replace(self.noise, step_size=1) != NoiseConfig():
                 raise ConfigError(
                     "config.noise is of output=shards but for its step_size; photos have "
@@ -177,6 +188,12 @@ class ProtectConfig:
         if self.captions:
             raise ConfigError("config.captions is of photos; shards and tables have their own")
         searched = self.trigger_length and self.rounds and self.trigger.rounds
+        natural = self.trigger_length and self.trigger.vocabulary == "natural"
+        if natural and (self.trigger.scope != "pair" or self.trigger.beam > 1):
+            raise ConfigError(
+                "trigger.vocabulary=natural fits words to each caption, one after the other; set "
+                "trigger.scope=pair and trigger.beam=1"
+            )
         if searched and self.trigger.selection == "per_sample" and self.trigger.scope != "pair":
             raise ConfigError(
                 f"trigger.selection=per_sample is of triggers of pairs, not of trigger.scope="

@@ -22,7 +22,9 @@ from mmjax.ops import hotflip
 from mmjax.ops.contrastive import info_nce
 from mmjax.ops.pgd import add_noise, descend, lattice_box
 from mmjax.protect.config import ProtectConfig
+from mmjax.protect.filling import fill_in
 from mmjax.protect.views import draw_view
+from mmjax.protect.wording import WordModel
 
 AnyArray = Array | np.ndarray
 
@@ -59,7 +61,10 @@ class Kernels(NamedTuple):
 
 
 def make_kernels(
-    towers: Towers, config: ProtectConfig, allowed: Bool[Array, " v"] | None = None
+    towers: Towers,
+    config: ProtectConfig,
+    allowed: Bool[Array, " v"] | None = None,
+    words: WordModel | None = None,
 ) -> Kernels:
     """Make the kernels.
 
@@ -67,6 +72,7 @@ def make_kernels(
         towers: of the surrogate; frozen ones are faster.
         config: what noise and triggers are.
         allowed: tokens that triggers may have; None where none is searched.
+        words: which of them fit where, of natural triggers; None where all do everywhere.
     """
 
     def encode(
@@ -95,6 +101,8 @@ def make_kernels(
         slope = hotflip.gradient(encode, triggers, **given)
         change = hotflip.estimate(slope, given["table"], triggers)
         count = min(config.trigger.candidates, change.shape[-1])
+        if words is not None:
+            return fill_in(encode, triggers, change, words, config.trigger, given)
         tried = hotflip.choose(change, jnp.asarray(allowed), triggers, count=count)
         found = hotflip.search(
             encode,

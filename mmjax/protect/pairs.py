@@ -12,7 +12,7 @@ from mmjax.core.errors import ConfigError
 from mmjax.data.pairs import PairRow, PairTable
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.protect.config import ProtectConfig
-from mmjax.protect.vocabulary import Slotted, allowed_tokens, make_room, token_of_the
+from mmjax.protect.vocabulary import Slotted, make_room
 
 
 class Pairs(NamedTuple):
@@ -98,21 +98,6 @@ def first_noise(pairs: Pairs, config: ProtectConfig, number: int) -> Int8[np.nda
     first = int(np.argmax(pairs.noise == number))
     pixels = pairs.images[pairs.owner[first]].astype(np.int16)
     return (np.clip(pixels + drawn, 0, 255) - pixels).astype(np.int8)
-
-
-def first_triggers(
-    pairs: Pairs, tokenizer: Tokenizer, config: ProtectConfig
-) -> Int32[np.ndarray, "t k"]:
-    """The triggers before the first round.
-
-    Raises:
-        TokenizerError: the tokenizer has no `the`, where triggers begin with it.
-    """
-    shape = (pairs.triggers, config.trigger_length)
-    if config.trigger.start == "random":
-        tokens = np.flatnonzero(allowed_tokens(tokenizer, config.trigger.vocabulary))
-        return keys.host(config.seed, "triggers").choice(tokens, shape).astype(np.int32)
-    return np.full(shape, token_of_the(tokenizer), np.int32)
 
 
 class Pass(NamedTuple):

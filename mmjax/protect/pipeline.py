@@ -18,11 +18,12 @@ from mmjax.models.clip import build, freeze
 from mmjax.models.policy import Policy
 from mmjax.protect.config import ProtectConfig
 from mmjax.protect.kernels import make_kernels
-from mmjax.protect.pairs import make_pairs
+from mmjax.protect.pairs import Pairs, make_pairs
 from mmjax.protect.rounds import Say, Work, run_rounds
 from mmjax.protect.shards import write_shards
 from mmjax.protect.surrogate import make_trainer
 from mmjax.protect.vocabulary import allowed_tokens
+from mmjax.protect.wording import WordModel, fit_words
 
 
 def protect_pairs(
@@ -70,14 +71,20 @@ def protect_pairs(
                 towers, variables, pairs, config, run.path / "surrogate", facts, mesh=mesh
             )
             frozen, _ = freeze(towers, variables, model.compute)
-            kernels = make_kernels(frozen, config, _allowed(config, tokenizer))
+            kernels = make_kernels(frozen, config, *_words(config, pairs, tokenizer))
             return Work(config, pairs, towers, kernels, trainer, mesh)
 
         state = run_rounds(pairs, config, run, tokenizer, make_work, say)
         return write_shards(run, config, table, rows, pairs, tokenizer, *state)
 
 
-def _allowed(config: ProtectConfig, tokenizer: Tokenizer) -> jax.Array | None:
+def _words(
+    config: ProtectConfig, pairs: Pairs, tokenizer: Tokenizer
+) -> tuple[jax.Array | None, WordModel | None]:
+    """The tokens that are searched, and which follow which; None where it does not matter."""
     if not (config.trigger_length and config.trigger.rounds):
-        return None
-    return jnp.asarray(allowed_tokens(tokenizer, config.trigger.vocabulary))
+        return None, None
+    allowed = jnp.asarray(allowed_tokens(tokenizer, config.trigger.vocabulary))
+    if config.trigger.vocabulary != "natural":
+        return allowed, None
+    return allowed, fit_words(pairs, tokenizer, config.trigger.words, "searches")

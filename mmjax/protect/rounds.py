@@ -32,11 +32,11 @@ from mmjax.protect.pairs import (
     Pass,
     cut,
     first_noise,
-    first_triggers,
     passes_of,
     text_length,
 )
 from mmjax.protect.surrogate import Trainer
+from mmjax.protect.wording import first_triggers
 
 Say = Callable[[str], None]
 

@@ -20,6 +20,7 @@ from mmjax.data.tokenizer import Tokenizer
 from mmjax.protect.config import ProtectConfig
 from mmjax.protect.pairs import Pairs, add
 from mmjax.protect.vocabulary import survives, with_trigger
+from mmjax.protect.wording import naturalness
 
 MANIFEST = "protection.json"
 CAPTIONS = "captions.parquet"
@@ -78,6 +79,8 @@ def write_shards(
         },
         "shards": names,
     }
+    if config.trigger_length:
+        manifest["naturalness"] = naturalness(pairs, tokenizer, triggers, seed=config.seed)
     write_json(run.path / MANIFEST, manifest)
     return manifest
 

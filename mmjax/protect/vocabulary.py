@@ -18,19 +18,20 @@ def allowed_tokens(tokenizer: Tokenizer, vocabulary: str) -> Bool[np.ndarray, " 
 
     `safe` are whole words of two and more letters a to z whose text is read as this one token: put
     in front of any caption, each is read back as itself. 32,849 of CLIP's 49,408 tokens are.
-    `all` are all but the special tokens; a third of them ends no word and grows together with what
-    follows it when it is written as text (facts/mem.md 1.3).
+    `natural` ones are among them (`wording`). `all` are all but the special tokens; a third of
+    them ends no word and grows together with what follows it when it is written as text
+    (facts/mem.md 1.3).
 
     Args:
         tokenizer: of the surrogate.
-        vocabulary: `safe` or `all`.
+        vocabulary: `safe`, `natural` or `all`.
 
     Raises:
         TokenizerError: the tokenizer has no such token.
     """
     words = tokenizer.vocabulary
     allowed = np.ones(tokenizer.vocab_size, np.bool_)
-    if vocabulary == "safe":
+    if vocabulary != "all":
         allowed[:] = False
         safe = {t.removesuffix(WORD_END): i for t, i in words.ids.items() if _SAFE.fullmatch(t)}
         read = tokenizer.encode(list(safe))

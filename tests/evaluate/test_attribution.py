@@ -21,7 +21,7 @@ RNG = np.random.default_rng(1)
 TOKENS = np.array([[30, 3, 4, 5, 31, 0], [30, 7, 31, 9, 9, 9]], np.int32)
 
 
-@pytest.fixture(scope="module", params=VISIONS)
+@pytest.fixture(scope="module", params=["vit", pytest.param("resnet", marks=pytest.mark.slow)])
 def model(request):
     """Frozen towers with weights large enough for gradients, their variables, two pictures."""
     vision = VISIONS[request.param]

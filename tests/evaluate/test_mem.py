@@ -12,10 +12,10 @@ from mmjax.core.config import parse
 from mmjax.core.errors import ConfigError
 from mmjax.data.scenes import scene_arrays
 from mmjax.data.sources import open_source
-from mmjax.evaluate import mem
+from mmjax.evaluate import mem, mem_figures, mem_plots
 from mmjax.evaluate.experiment import MemConfig, ReproduceConfig
 from mmjax.evaluate.mem_methods import PROTECTIONS, method
-from mmjax.evaluate.mem_pages import write_partial, write_robustness, write_sets
+from mmjax.evaluate.mem_pages import write_partial, write_robustness, write_sets, write_table3
 from mmjax.evaluate.mem_sets import Recipe, Workshop
 from mmjax.evaluate.tables import write_results
 from mmjax.models import presets
@@ -173,6 +173,32 @@ def test_whole_tables_resume_and_are_written(data, tiny, tmp_path, monkeypatch):
     longer = dataclasses.replace(config, mem=dataclasses.replace(config.mem, steps=5))
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         mem.table1(longer, tmp_path, said.append)
+
+
+@pytest.mark.slow
+def test_figures_and_table3_are_measured_and_drawn(data, tiny, tmp_path):
+    config = small(data, tiny, sets=("clean", "mem_natural"))
+    for run, write, wanted in (
+        (mem_figures.figure5, mem_plots.write_figure5, "attribution on the first three words"),
+        (mem_figures.figure6, mem_plots.write_figure6, "captions of one photo"),
+        (mem.table3, write_table3, "| MEM-3, natural triggers | 0 | -"),
+    ):
+        rows = run(config, tmp_path, lambda line: None)
+        write_results(tmp_path / "r.json", rows, title="t", command="c")
+        write(tmp_path / "r.json", tmp_path / "r.md")
+        assert wanted in (tmp_path / "r.md").read_text()
+        if run is mem_figures.figure5:
+            clean, natural = rows
+            assert clean["like_clean"] == pytest.approx(1, abs=1e-5) > natural["like_clean"]
+            assert all(0 <= row["first_words"] <= 1 for row in rows)
+            assert all(row["completeness_gap"] < 1e-2 for row in rows)
+            assert len(clean["pixels"]) == len(natural["heat"]) == mem_figures.SHOWN
+        if run is mem_figures.figure6:
+            for row in rows:
+                assert len(row["images_at"]) == 20
+                assert len(row["captions_at"]) == len(row["owners"]) == 40
+    size = (tmp_path / "r.png").stat().st_size
+    assert size > 10_000
 
 
 def test_an_unknown_set_is_refused(data, tiny, tmp_path):

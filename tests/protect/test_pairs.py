@@ -12,11 +12,11 @@ from mmjax.protect.pairs import (
     add,
     cut,
     first_noise,
-    first_triggers,
     make_pairs,
     passes_of,
     training_batches,
 )
+from mmjax.protect.wording import first_triggers
 from tests.protect.conftest import changed
 
 IMAGES = 20

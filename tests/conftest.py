@@ -22,6 +22,14 @@ SETTINGS = {
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
+from beartype import BeartypeConf  # noqa: E402
+from beartype.claw import beartype_packages  # noqa: E402
+
+# the layers without arithmetic; the others are under jaxtyping's hook (pyproject.toml), which
+# checks shapes too but takes .1 ms a call
+LAYERS = ("mmjax.core", "mmjax.data")
+beartype_packages(LAYERS, conf=BeartypeConf(is_pep484_tower=True))
+
 import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 4)

@@ -1,5 +1,6 @@
 """CLIP as a NamedTuple of plain functions over a dictionary of arrays."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, cast
@@ -112,6 +113,7 @@ def build(preset: Preset, policy: Policy | None = None) -> Towers:
     return _towers(Clip(preset, resolve(policy or Policy())))
 
 
+@functools.lru_cache(maxsize=16)  # equal models share what JAX traces and compiles
 def _towers(model: Clip) -> Towers:
     preset = model.preset
 

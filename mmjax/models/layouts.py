@@ -1,5 +1,6 @@
 """Where each of our parameters stands in the state dicts of open_clip and of transformers."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -91,7 +92,8 @@ _IGNORED = {
 }
 
 
-def shapes(preset: Preset) -> dict[Path, Shape]:
+@functools.lru_cache(maxsize=16)
+def shapes(preset: Preset) -> Mapping[Path, Shape]:
     """Returns the shape of every parameter and statistic of `preset` by its path."""
     tree = jax.eval_shape(build(preset).init, jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -41,8 +41,8 @@ def scenes(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def config(scenes):
+def protection(scenes):
+    """Two rounds on a folder of shards, with every part of a protection in them."""
     return ProtectConfig(
         inputs=(str(scenes),),
         output="shards",
@@ -59,6 +59,11 @@ def config(scenes):
         shard_size=16,
         mesh=MeshConfig(data=1),
     )
+
+
+@pytest.fixture(scope="session")
+def config(scenes):
+    return protection(scenes)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 
 import jax
@@ -18,6 +20,8 @@ from mmjax.data.tokenizer import load_tokenizer
 from mmjax.protect import rounds
 from mmjax.protect.pipeline import protect_pairs
 from mmjax.protect.vocabulary import allowed_tokens, survives
+from tests.conftest import ROOT
+from tests.e2e.conftest import SECONDS, environment
 from tests.protect.conftest import changed
 
 
@@ -131,6 +135,26 @@ def test_any_number_of_devices_gives_the_same(devices, protected, config, tmp_pa
     protect_pairs(changed(config, mesh=MeshConfig(data=devices)), tmp_path / "out")
     for made, wanted in zip(state(tmp_path / "out"), state(out), strict=True):
         np.testing.assert_array_equal(made, wanted)
+
+
+@pytest.mark.slow
+def test_eight_devices_give_the_same_noise_and_triggers_as_one():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.protect.eight_devices"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(devices=8),
+        timeout=12 * SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {"1", "2", "4", "8"}
+    for differing in found.values():
+        assert differing.pop("changed") == 1
+        assert len(differing) == 2
+        assert not any(differing.values())
 
 
 def test_another_configuration_is_refused(protected, config):

@@ -33,6 +33,8 @@ ATTACKS = (
     "label_consistent",
 )
 """The paper's nine, by the names of their files in configs/attack."""
+PAIRS, REFERENCES = 10_000, 3_000
+"""How many scenes are scanned, and how many F is fitted on."""
 SCANNED, REFERENCE = 4_000, 5_000
 """Series of scenes: neither the bundled model, the demonstration nor the attack sheet has them."""
 
@@ -79,17 +81,19 @@ def open_set(config: ReproduceConfig, out: Path, seed: int) -> CleanSet:
         InputError, WeightsError, ConfigError: the data or the weights do not serve.
     """
     if config.scale == "small":
+        pairs = config.cfbd.pairs or PAIRS
+        references = config.cfbd.references or REFERENCES
         scan = ScanConfig(
-            inputs=(str(_scenes(out / f"scenes-{seed}", config.cfbd.pairs, SCANNED + seed)),),
+            inputs=(str(_scenes(out / f"scenes-{pairs}-{seed}", pairs, SCANNED + seed)),),
             weights=config.weights or "demo",
             tokenizer=config.tokenizer,
             reference=(
-                str(_scenes(out / f"clean-{seed}", config.cfbd.references, REFERENCE + seed)),
+                str(_scenes(out / f"clean-{references}-{seed}", references, REFERENCE + seed)),
             ),
             fit=MappingConfig(kind="ridge"),
             seed=seed,
         )
-        return open_clean_set(scan, out / f"set-{seed}")
+        return open_clean_set(scan, out / f"set-{pairs}-{references}-{seed}")
     scan = ScanConfig(
         inputs=(config.data,),
         input_format=config.cfbd.input_format,

@@ -35,7 +35,6 @@ from mmjax.evaluate.training_set import (
     read_set,
     with_victims,
 )
-from mmjax.models.presets import preset
 from mmjax.models.weights import load_weights
 from mmjax.scan import stages
 from mmjax.scan.detectors import EncodedSet
@@ -51,6 +50,8 @@ METHODS = ("clean", "none", *DEFENCES, *SCANS)
 """Rows of the tables: clean pairs, no defence, defences in training, what a scan keeps."""
 SUCCEEDS = 0.8
 CODE = (*SCORING, "models", "learn", "train")
+PAIRS, REFERENCES = 3_000, 1_500
+"""How many scenes models learn from, and how many F, and CleanCLIP's fine-tuning, learn from."""
 TRIGGERS: dict[str, dict[str, Any]] = {
     "badnets": {"patch_size": 0.25},
     "label_consistent": {"patch_size": 0.25},
@@ -77,6 +78,9 @@ def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """
     if config.scale != "small":
         raise ConfigError("cfbd-table1 and cfbd-table2 train on scenes; --scale=small is theirs")
+    given = config.cfbd
+    sizes = {"pairs": given.pairs or PAIRS, "references": given.references or REFERENCES}
+    config = dataclasses.replace(config, cfbd=dataclasses.replace(given, **sizes))
     methods = config.trained.methods or METHODS
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")
@@ -128,10 +132,7 @@ class Lab:
 
     def __init__(self, config: ReproduceConfig, out: Path, seed: int, clock: Clock) -> None:
         self._config, self._out, self._seed, self._clock = config, out, seed, clock
-        chosen = config.trained
-        weights = chosen.weights
-        shape = load_weights(weights).preset if weights else preset(chosen.preset)
-        self._size = shape.vision.image_size
+        self._size = load_weights(config.trained.weights).preset.vision.image_size
         self.scanned = functools.lru_cache(maxsize=1)(self._scanned)
 
     @functools.cached_property

@@ -29,8 +29,12 @@ FIT = MappingConfig(
 class CfbdConfig:
     """What CFBD's experiments poison; None takes what `scale` says (`evaluate/cfbd_set.py`)."""
 
-    pairs: int = option(10_000, "scenes that are scanned (scale=small)", low=100)
-    references: int = option(3_000, "clean scenes that F is fitted on (scale=small)", low=100)
+    pairs: int | None = option(
+        None, "scenes (scale=small); None = 10,000, or 3,000 where models are trained", low=100
+    )
+    references: int | None = option(
+        None, "clean scenes that F is fitted on (scale=small); None = 3,000, or 1,500", low=100
+    )
     input_format: str = option("auto", "kind of the data (scale=paper)")
     split: str = option("", "which split of it")
     reference: tuple[str, ...] = option((), "clean pairs that F is fitted on (scale=paper)")
@@ -78,23 +82,22 @@ class MemConfig:
 
 
 DEFENCES = DefenceConfig(
-    roclip=RoClipConfig(pool=2_048),
-    safeclip=SafeClipConfig(unimodal_epochs=2),
-    abl=AblConfig(recorded_epochs=3, isolate=0.03, unlearn_epochs=2),
+    roclip=RoClipConfig(pool=1_024),
+    safeclip=SafeClipConfig(unimodal_epochs=1),
+    abl=AblConfig(recorded_epochs=2, isolate=0.03, unlearn_epochs=1),
 )
-"""Options that fit runs of ten epochs; ABL isolates as many pairs as are poisoned."""
+"""Options that fit runs of five epochs; ABL isolates as many pairs as are poisoned."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedConfig:
     """How the models of cfbd-table1 and cfbd-table2 are trained and judged."""
 
-    preset: str = option("lab", "shape of the models that are trained from scratch")
-    weights: str = option("", "fine-tune these instead, e.g. demo")
-    steps: int = option(800, "of a training", low=1)
-    batch_size: int = option(128, "pairs of a step", low=2)
+    weights: str = option("demo", "what is fine-tuned (KIND:FOLDER or demo)")
+    steps: int = option(240, "of a training", low=1)
+    batch_size: int = option(64, "pairs of a step", low=2)
     learning_rates: tuple[float, ...] = option(
-        (1e-3, 2e-3, 4e-3),
+        (1e-3, 2e-3),
         "tried in turn until an attack succeeds without defence; all else is trained at that one",
         low=0.0,
     )

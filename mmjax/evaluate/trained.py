@@ -54,9 +54,7 @@ def train_config(
     """
     made = TrainConfig(
         data=DataConfig(heldout_scenes=0),
-        model=ModelConfig(
-            preset=config.preset, weights=weights or config.weights, compute="float32"
-        ),
+        model=ModelConfig(weights=weights or config.weights, compute="float32"),
         optimizer=OptimizerConfig(learning_rate=rate),
         steps=config.steps,
         batch_size=config.batch_size,

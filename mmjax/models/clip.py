@@ -110,12 +110,12 @@ class Clip(nn.Module):
 
 def build(preset: Preset, policy: Policy | None = None) -> Towers:
     """Returns the functions of a CLIP model of shape `preset` that computes as `policy` says."""
-    return _towers(Clip(preset, resolve(policy or Policy())))
+    return _towers(preset, resolve(policy or Policy()), folded=False)
 
 
 @functools.lru_cache(maxsize=16)  # equal models share what JAX traces and compiles
-def _towers(model: Clip) -> Towers:
-    preset = model.preset
+def _towers(preset: Preset, policy: Policy, *, folded: bool) -> Towers:
+    model = Clip(preset, policy, folded)
 
     def init(key: PRNGKeyArray) -> Variables:
         _check_trainable(model)
@@ -203,7 +203,8 @@ def freeze(
         }
 
     params = fold(variables["params"], variables["batch_stats"])
-    return _towers(Clip(towers.preset, policy, folded=True)), {"params": params, "batch_stats": {}}
+    frozen = _towers(towers.preset, policy, folded=True)
+    return frozen, {"params": params, "batch_stats": {}}
 
 
 def clamp_scale(params: Mapping[str, Any]) -> dict[str, Any]:

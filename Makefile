@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test slow lint check format parity help clean
+.PHONY: demo test slow lint check audit format parity help clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -32,6 +32,13 @@ lint: $(STAMP) ## style, types and layers
 	$(BIN)/lint-imports
 
 check: lint test ## what CI runs
+
+audit: $(VENV)/audit/bin/pip-audit ## ask the advisory database about every pinned package
+	$< --strict --requirement constraints.txt --no-deps --disable-pip
+
+$(VENV)/audit/bin/pip-audit:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit
 
 format: $(STAMP) ## rewrite files in the project's style
 	$(BIN)/ruff check --fix .

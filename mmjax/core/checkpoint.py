@@ -1,5 +1,9 @@
 """Saving and restoring a training state over orbax; nothing else in mmjax imports orbax."""
 
+import contextlib
+import errno
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +15,7 @@ import tensorstore as ts
 
 from mmjax.core.errors import RunError
 from mmjax.core.progress import notice
+from mmjax.core.rundir import writing_error
 
 PyTree = Any
 Json = dict[str, Any]
@@ -69,6 +74,34 @@ def _read_whole(state: Path) -> None:
         store.read(key).result()
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for tracebacks that orbax logs: it raises those errors, and signals, too."""
+    return not record.exc_info
+
+
+def _require_room(folder: Path, state: PyTree) -> None:
+    """Raise RunError where a state does not fit on the disk; a write that fails is hard to end."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) // jax.process_count()
+    if shutil.disk_usage(folder).free < needed:
+        raise RunError(
+            f"disk full while writing {folder}, a checkpoint takes {needed / 2**20:,.1f} MB; "
+            "free some space and run it again"
+        )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raise RunError where a checkpoint cannot be written; tensorstore has its own full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_error(error, folder) from error
+    except ValueError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        raise writing_error(OSError(errno.ENOSPC, "disk full"), folder) from error
+
+
 @contextmanager
 def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
     """Open (and create) a checkpoint folder; leaving the block waits until all is written.
@@ -76,7 +109,11 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
     Args:
         folder: one sub-folder a step; a step appears under its final name only when complete.
         keep: how many of the newest steps are kept.
+
+    Raises:
+        RunError: a checkpoint cannot be written.
     """
+    logging.getLogger("absl").addFilter(_is_news)
     manager = ocp.CheckpointManager(
         folder.absolute(),
         item_handlers={
@@ -92,7 +129,9 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({**data, "next_step": step})
         )
-        manager.save(step, args=items, force=True)
+        _require_room(folder, state)
+        with _writing(folder):
+            manager.save(step, args=items, force=True)
 
     def restore(step: int, like: PyTree, data: Json) -> PyTree:
         # compared here, where the message can name what differs
@@ -131,5 +170,5 @@ def open_checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
     try:
         yield Checkpoints(manager.latest_step, save, restore, resume)
     finally:
-        manager.wait_until_finished()
-        manager.close()
+        with contextlib.closing(manager), _writing(folder):
+            manager.wait_until_finished()

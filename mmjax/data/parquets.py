@@ -253,14 +253,14 @@ def _fingerprint(path: str, size: int, mtime_ns: int) -> str:
 
 
 def open_parquet(paths: Sequence[str], options: SourceOptions) -> Source:
-    """Parquet files, one virtual shard for each 10,000 rows of each file.
+    """Parquet files in the order of their names, a virtual shard for each 10,000 rows of each.
 
     `split` keeps the files named SPLIT-*.parquet (Hugging Face) or inside a folder SPLIT.
 
     Raises:
         InputError: no files, no known columns, a list of URLs, no rows.
     """
-    files = [file for path in paths for file in parquet_files(path)]
+    files = sorted({file for path in paths for file in parquet_files(path)})
     if options.split:
         wanted = {name.strip() for name in options.split.split(",")}
         files = [

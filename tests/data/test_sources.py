@@ -489,6 +489,15 @@ def test_parquet_columns(tmp_path):
     assert "failed_to_download 1" in source.open_shard(source.shards[0]).notes[0]
 
 
+def test_parquet_files_in_any_order(tmp_path):
+    for number in range(3):
+        table = pa.table({"image": IMAGES[:1], "text": [f"of file {number}"]})
+        parquet.write_table(table, tmp_path / f"{number}.parquet")
+    files = [tmp_path / f"{number}.parquet" for number in (2, 0, 1, 2)]
+    rows = all_rows(open_source(files))
+    assert [pair.caption for pair in rows] == [f"of file {number}" for number in range(3)]
+
+
 def test_parquet_caption_lists(tmp_path):
     table = pa.table({"image": IMAGES[:3], "caption": [["a", "b"], [], ["c"]]})
     parquet.write_table(table, tmp_path / "x.parquet")

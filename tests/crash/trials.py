@@ -1,0 +1,137 @@
+"""A trial: a verb is killed, perhaps twice, then left in peace; what it leaves is compared."""
+
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.crash.cases import Case, verb
+from tests.crash.engine import Child, Ended, Moment, contents, differences
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
+"""With which a killed verb ends."""
+
+
+class Whole(NamedTuple):
+    """The run that nothing happened to.
+
+    Fields:
+        contents: what it left.
+        cold: how it went in a new process.
+        warm: how it went in a process that had run it before.
+    """
+
+    contents: dict[str, str]
+    cold: Ended
+    warm: Ended
+
+
+class Trials:
+    """The trials of one verb: `begin` once, then `draw` and `try_out` for each.
+
+    What is killed runs in one child, what resumes it in another, which nobody signals.
+
+    Args:
+        case: the verb.
+        out: the run folder, the same for all, so that its name is in all files alike.
+    """
+
+    def __init__(self, case: Case, out: Path) -> None:
+        self._case, self._out = case, out
+        self._killed, self._resuming = Child(verb(case, out), out), Child(verb(case, out), out)
+        self.whole = self._whole()
+
+    def close(self) -> None:
+        """End the children."""
+        self._killed.close()
+        self._resuming.close()
+        shutil.rmtree(self._out, ignore_errors=True)
+
+    def _whole(self) -> Whole:
+        """Run undisturbed: in a child that compiles, in another, and in that one again.
+
+        Raises:
+            RuntimeError: it does not end well, or not always the same.
+        """
+        left, ends = [], []
+        for child in (self._resuming, self._killed, self._killed):
+            shutil.rmtree(self._out, ignore_errors=True)
+            ends.append(child.run())
+            if ends[-1].code not in self._case.codes:
+                raise RuntimeError(f"ends with {ends[-1].code}: {ends[-1].said}")
+            left.append(self._left())
+        for other in left[1:]:
+            if different := differences(other, left[0]):
+                raise RuntimeError(f"undisturbed runs differ: {different}")
+        shutil.rmtree(self._out)
+        return Whole(left[0], ends[1], ends[2])
+
+    def _left(self) -> dict[str, str]:
+        return contents(self._out, without=self._case.without, steps=self._case.steps)
+
+    def draw(self, number: signal.Signals, rng: random.Random, *, by_event: bool) -> Moment:
+        """A moment of a run: uniform over its length, or over its file events.
+
+        SIGKILL is for a new process, which traces and compiles; other signals find one that has
+        run before, if the last signal left it alive and without threads.
+        """
+        if by_event:
+            return Moment(number, event=rng.randint(1, self.whole.cold.events))
+        if number == signal.SIGKILL:
+            self._killed.close()
+        ended = self.whole.warm if self._killed.is_warm else self.whole.cold
+        return Moment(number, seconds=rng.uniform(0, ended.seconds))
+
+    def try_out(
+        self, numbers: list[signal.Signals], rng: random.Random, *, by_event: bool = False
+    ) -> dict[str, Any]:
+        """Run the verb, send it the first signal; run it again, send the second; then to its end.
+
+        Returns:
+            The trial as JSON; `wrong` lists what was not as it should be, `differs` the files.
+        """
+        case, wrong, kills, said = self._case, [], [], []
+        for number in numbers:
+            moment = self.draw(number, rng, by_event=by_event)
+            warm = self._killed.is_warm
+            ended = self._killed.run(moment)
+            kills.append(_told(moment, ended, warm))
+            said.append(ended.said)
+            allowed = (CODES[number], *case.codes)  # it may have been over
+            if number == signal.SIGTERM:
+                allowed += case.stopped
+            if ended.code not in allowed:
+                wrong.append(f"exit code {ended.code} of a run that got {number.name}")
+            wrong += _misspoken(ended)
+            if number != signal.SIGKILL and list(self._out.rglob("*.tmp-*")):
+                wrong.append("what was begun is left behind")
+        ended = self._resuming.run()
+        said.append(ended.said)
+        if ended.code not in case.codes:
+            wrong.append(f"exit code {ended.code} of the run that resumed")
+        wrong += _misspoken(ended)
+        differs = differences(self._left(), self.whole.contents)
+        if wrong or differs:
+            sys.stdout.write("\n".join([f"{kills}: {wrong} {differs}", *said, ""]))
+        shutil.rmtree(self._out, ignore_errors=True)
+        return {"kills": kills, "resumed": ended.code, "wrong": wrong, "differs": differs}
+
+
+def _told(moment: Moment, ended: Ended, warm: bool) -> dict[str, Any]:
+    when = {"event": moment.event} if moment.event else {"seconds": round(moment.seconds, 3)}
+    return {
+        "signal": moment.signal.name,
+        **when,
+        "process": "used" if warm else "new",
+        "at": ended.stage,
+        "code": ended.code,
+    }
+
+
+def _misspoken(ended: Ended) -> list[str]:
+    """What was said that no user should read."""
+    lines = ended.said.splitlines()
+    return [line for line in lines if line.startswith(("Traceback", "Exception ignored"))]

@@ -81,6 +81,7 @@ def test_local_hands_on_the_exit_code_and_wants_a_verb() -> None:
     assert ran.stderr.startswith("usage: launch/local.sh VERB")
 
 
+@pytest.mark.slow
 def test_two_processes_scan_as_one(world: World, scanned: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     ran = launch(

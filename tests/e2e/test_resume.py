@@ -70,6 +70,7 @@ def journalled(out: Path) -> int:
     return len(list(folder.glob("0*.json"))) if folder.is_dir() else 0
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again_it_ends_at_the_same_bytes(
     arguments: list[str], whole: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -76,6 +76,7 @@ def test_table4_measures_every_detector_once(
     assert "badnets, rate" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_table3_goes_through_the_rates(reproduce: Reproduce) -> None:
     rows, page = reproduce(
         "cfbd-table3", "--config.attacks=badnets", "--config.cfbd.rates=0.05,0.1"

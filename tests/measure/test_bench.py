@@ -53,7 +53,13 @@ def test_rows_say_their_share_of_what_bounds_them() -> None:
     assert lines[-1] == "x, float32: 1.00 x peer"
 
 
-@pytest.mark.parametrize("case", sorted(set(bench.CASES) - {"scan"}))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case in ("encode", "pgd", "hotflip") else [])
+        for case in sorted(set(bench.CASES) - {"scan"})
+    ],
+)
 def test_every_case_runs(case: str, tmp_path: Path) -> None:
     found = bench.bench(BenchConfig(case=case, size="tiny", repeats=1), tmp_path, lambda _: None)
     assert json.loads((tmp_path / f"bench-{case}.json").read_text()) == found

@@ -141,6 +141,7 @@ def test_a_topology_is_a_chip_and_a_shape(topology: str) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_the_verb_plans_the_run_of_a_configuration(tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
     ran = run_process(

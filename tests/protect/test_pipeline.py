@@ -105,7 +105,9 @@ class Killed(BaseException):
     """As a signal would end the process."""
 
 
-@pytest.mark.parametrize("where", ["in the first round", "in the second round"])
+@pytest.mark.parametrize(
+    "where", [pytest.param("in the first round", marks=pytest.mark.slow), "in the second round"]
+)
 def test_killed_and_resumed_gives_the_same_bytes(where, protected, config, tmp_path, monkeypatch):
     out, _, _ = protected
     real, calls = rounds._protect, 0

@@ -76,10 +76,7 @@ def files_of(folder):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("cleanclip", "abl") else [])
-        for name in DEFENCES
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] if name != "roclip" else []) for name in DEFENCES],
 )
 def test_a_defended_run_that_was_stopped_leaves_the_same_bytes(runs, name, tmp_path):
     folder = tmp_path / "out"

@@ -33,15 +33,14 @@ def main():
             )
             out = folder / str(devices)
             protect_pairs(config, out)
-            files = sorted((out / "state").glob("*.npy"))
-            states[devices] = {path.name: np.load(path) for path in files}
-        for devices, state in states.items():
+            states[devices] = tuple(map(np.load, sorted((out / "state").glob("*.npy"))))
+        for devices, (noise, triggers) in states.items():
             found[devices] = {
-                name: int(np.sum(array != states[1][name])) for name, array in state.items()
+                "noise": int(np.sum(noise != states[1][0])),
+                "triggers": int(np.sum(triggers != states[1][1])),
+                "changed": int(np.sum(noise != 0)),
+                "values": noise.size,
             }
-            found[devices]["changed"] = int(
-                sum(np.any(array != 0) for name, array in state.items() if name[0] == "n")
-            )
     sys.stdout.write(json.dumps(found))
 
 

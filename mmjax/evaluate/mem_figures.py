@@ -139,11 +139,14 @@ def _first(table: PairTable, captions: int) -> PairTable:
     return table._replace(images=table.images[:images], captions=table.captions[:images])
 
 
-def _correlation(one: Float32[np.ndarray, "n h w"], other: Float32[np.ndarray, "n h w"]) -> float:
-    """The mean correlation of two victims' heat maps; constant maps count as 0."""
+def _correlation(
+    one: Float32[np.ndarray, "n h w"], other: Float32[np.ndarray, "n h w"]
+) -> float | None:
+    """The mean correlation of two victims' heat maps, where both are not the same everywhere."""
     a, b = (x.reshape(len(x), -1) - x.mean(axis=(1, 2))[:, None] for x in (one, other))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.mean(np.sum(a * b, axis=1) / np.maximum(norms, 1e-12)))
+    vary = norms > 0
+    return float(np.mean(np.sum(a * b, axis=1)[vary] / norms[vary])) if vary.any() else None
 
 
 def _among_captions(

@@ -62,7 +62,13 @@ def data(tmp_path_factory):
 
 
 def small(data, tiny, **mem):
-    options = {"photos": 20, "test_photos": 10, "vocab_size": 640, "context_length": 32}
+    options = {
+        "photos": 20,
+        "test_photos": 10,
+        "captions": 2,
+        "vocab_size": 640,
+        "context_length": 32,
+    }
     options |= {"rounds": 1, "surrogate_steps": 2, "steps": 4, "batch_size": 8, "model": tiny.name}
     return ReproduceConfig(data=str(data), seeds=(0,), mem=MemConfig(**options | mem))
 
@@ -189,7 +195,8 @@ def test_figures_and_table3_are_measured_and_drawn(data, tiny, tmp_path):
         assert wanted in (tmp_path / "r.md").read_text()
         if run is mem_figures.figure5:
             clean, natural = rows
-            assert clean["like_clean"] == pytest.approx(1, abs=1e-5) > natural["like_clean"]
+            assert clean["like_clean"] == pytest.approx(1, abs=1e-5)
+            assert natural["like_clean"] < 0.999
             assert all(0 <= row["first_words"] <= 1 for row in rows)
             assert all(row["completeness_gap"] < 1e-2 for row in rows)
             assert len(clean["pixels"]) == len(natural["heat"]) == mem_figures.SHOWN

@@ -6,7 +6,6 @@ One harness for both: a cell is one training, kept once it is measured, whicheve
 import dataclasses
 import functools
 import time
-import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,12 +38,9 @@ from mmjax.models.weights import load_weights
 from mmjax.scan import stages
 from mmjax.scan.detectors import EncodedSet
 from mmjax.scan.stages import COARSE, VERDICTS
-from mmjax.train.defence import DefenceConfig
 
 Row = dict[str, Any]
-DEFENCES = tuple(
-    name for name in typing.get_args(typing.get_type_hints(DefenceConfig)["name"]) if name != "none"
-)
+DEFENCES = ("cleanclip", "roclip", "safeclip", "abl")
 SCANS = ("coarse", "paper", "robust")
 METHODS = ("clean", "none", *DEFENCES, *SCANS)
 """Rows of the tables: clean pairs, no defence, defences in training, what a scan keeps."""

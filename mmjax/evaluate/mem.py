@@ -181,7 +181,7 @@ def clean_pairs(workshop: Workshop, part: str, attacker: Attacker = ATTACKERS["n
     table = read_pairs(str(workshop.pairs(part)), size, DataConfig())
     if attacker.change is None:
         return table
-    changed = [np.asarray(attacker.change(Image.fromarray(image))) for image in table.images]
+    changed = [np.asarray(attacker.change(Image.fromarray(image))) for image in table.images[:]]
     return table._replace(images=np.stack(changed))
 
 

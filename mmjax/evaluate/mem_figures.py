@@ -95,7 +95,7 @@ def figure6(config: ReproduceConfig, out: Path, say: Say) -> Rows:
             table = _first(read_pairs(str(folder), size, DataConfig()), _PLACED)
             victim = load_victim(workshop, name, seed)
             tokens = encode(victim.tokenizer, [t for each in table.captions for t in each])
-            image = np.asarray(victim.towers.encode_image(victim.variables, table.images))
+            image = np.asarray(victim.towers.encode_image(victim.variables, table.images[:]))
             text = np.asarray(victim.towers.encode_text(victim.variables, tokens))
             plane = project(np.concatenate([image, text]))
             own = np.sum(image[table.owners] * text, axis=1)

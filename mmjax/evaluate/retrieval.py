@@ -131,6 +131,6 @@ def evaluate_pairs(
     """
     mesh = local_mesh()
     embedder = make_embedder(towers, variables, tokenizer, mesh=mesh, batch_size=batch_size)
-    image = embedder.images(table.images)
+    image = embedder.images(table.images[:])
     text = embedder.captions([caption for each in table.captions for caption in each])
     return retrieval(image, text, table.owners, mesh=mesh)

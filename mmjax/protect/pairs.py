@@ -76,7 +76,7 @@ def make_pairs(
     sizes = [len(each) for each in table.captions]
     captions = [text for each in table.captions for text in each]
     return Pairs(
-        table.images,
+        table.images[:],
         make_room(tokenizer, captions, config.trigger_length),
         owner,
         {"image": owner, "pair": own, "user": user}[config.noise.scope],

@@ -1,5 +1,6 @@
-"""Image-caption pairs in memory, and the batch of every step as a pure function of its number."""
+"""Image-caption pairs, and the batch of every step as a pure function of its number."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -16,15 +17,33 @@ from mmjax.train.config import DataConfig
 from mmjax.train.rewording import reword
 
 
-def read_pairs(location: str, image_size: int, config: DataConfig, *, split: str = "") -> PairTable:
-    """Decode an image-caption set into memory, each image once however many captions it has.
+def read_pairs(
+    location: str,
+    image_size: int,
+    config: DataConfig,
+    *,
+    split: str = "",
+    memory: float = math.inf,
+) -> PairTable:
+    """Decode an image-caption set, each image once however many captions it has.
+
+    Args:
+        location: the set.
+        image_size: pixels of a side.
+        config: how it is read.
+        split: of it; empty = all.
+        memory: bytes that decoded images may take (`data.pairs.read_table`).
 
     Raises:
         InputError: the set cannot be opened, or no row of it can be used.
     """
     source = open_source(location, input_format=config.input_format, split=split)
     table, _ = read_table(
-        source, image_size, workers=config.workers, max_pixels=config.max_image_pixels
+        source,
+        image_size,
+        workers=config.workers,
+        max_pixels=config.max_image_pixels,
+        memory=memory,
     )
     return table
 
@@ -39,7 +58,8 @@ def training_pairs(config: DataConfig, image_size: int, *, seed: int) -> PairTab
     """What `config` says to learn from."""
     if config.location == "scenes":
         return generate_pairs(config.scenes, image_size, config.scene_captions, seed=2 * seed)
-    return read_pairs(config.location, image_size, config, split=config.split)
+    memory = config.memory_gb * 2**30
+    return read_pairs(config.location, image_size, config, split=config.split, memory=memory)
 
 
 def heldout_pairs(config: DataConfig, image_size: int, *, seed: int) -> PairTable | None:

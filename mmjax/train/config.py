@@ -23,6 +23,9 @@ class DataConfig:
     scene_captions: int = option(4, "captions of each generated scene", low=1)
     max_image_pixels: int = option(25_000_000, "larger images are skipped", low=1)
     workers: int = option(2, "threads that decode images", low=1)
+    memory_gb: float = option(
+        16.0, "that decoded images may take; a larger set is decoded anew for every batch", low=0.0
+    )
 
     def validate(self) -> None:
         """Reject a held-out set that is the training set itself."""

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Float32
 from mmjax.core import keys
 from mmjax.core.mesh import replicated
 from mmjax.data.pairs import PairTable
+from mmjax.data.stored_images import Images
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.learn.sharding import put_batch
 from mmjax.models.clip import Towers
@@ -63,7 +64,7 @@ def embed_table(
     encoded = tokenizer.encode([text for each in table.captions for text in each])
     length = bucket_length(int(encoded.lengths.max()), tokenizer.context_length)
 
-    def embed(encode: Callable[..., Array], rows: np.ndarray) -> Float32[np.ndarray, "n d"]:
+    def embed(encode: Callable[..., Array], rows: Images) -> Float32[np.ndarray, "n d"]:
         run = jax.jit(encode, out_shardings=replicated(mesh))
         here, processes = jax.process_index(), jax.process_count()
         fed = slice(here * batch_size // processes, (here + 1) * batch_size // processes)

@@ -159,3 +159,19 @@ def test_scenes_held_out_are_other_scenes():
 def test_one_split_cannot_be_both():
     with pytest.raises(ConfigError, match="hold out another split"):
         DataConfig(location="x", split="train", heldout_split="train").validate()
+
+
+def test_images_that_memory_cannot_hold_make_the_same_batches(tmp_path):
+    write_scenes(tmp_path / "set", 12, 5, size=32)
+    train_bpe(["a red car on grass"], 560, tmp_path / "tokenizer.json")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json", context_length=32)
+    held, stored = (
+        training_pairs(DataConfig(location=str(tmp_path / "set"), memory_gb=gb), 16, seed=0)
+        for gb in (1.0, 0.0)
+    )
+    assert isinstance(held.images, np.ndarray)
+    assert not isinstance(stored.images, np.ndarray)
+    for step in range(4):
+        one, other = (batches(table, tokenizer)(step) for table in (held, stored))
+        np.testing.assert_array_equal(one["images"], other["images"])
+        np.testing.assert_array_equal(one["tokens"], other["tokens"])

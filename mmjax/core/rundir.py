@@ -194,6 +194,10 @@ class RunDir:
         }
         write_json(self.path / "journal" / f"{unit}.json", entry)
 
+    def forget(self, unit: str) -> None:
+        """Take a unit out of the journal: call it before its outputs are removed."""
+        (self.path / "journal" / f"{unit}.json").unlink(missing_ok=True)
+
     def finished(self, unit: str) -> dict[str, Any] | None:
         """The journal entry of a unit, or None when it is not done or its outputs changed."""
         try:

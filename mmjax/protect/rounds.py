@@ -86,6 +86,7 @@ def run_rounds(
         _write_first(state, pairs, config, tokenizer)
         run.finish(_unit(0), state._asdict())
         done = 0
+    _remove_before(run, done)
     if done == config.rounds or _is_last(run, done, config):
         return _files(run, done)
     work = make_work()
@@ -94,8 +95,7 @@ def run_rounds(
         before, state = _files(run, done), _files(run, done + 1)
         left = _round(work, done, before, state)
         run.finish(_unit(done + 1), state._asdict(), loss=left)
-        for file in before:
-            file.unlink()
+        _remove_before(run, done + 1)
         done += 1
         say(f"round {done} of {config.rounds}: loss {left:.4f}")
         run.log("round", number=done, loss=left)
@@ -109,6 +109,14 @@ def _unit(number: int) -> str:
 def _files(run: RunDir, number: int) -> State:
     folder = run.path / "state"
     return State(folder / f"noise-{number:04d}.npy", folder / f"triggers-{number:04d}.npy")
+
+
+def _remove_before(run: RunDir, number: int) -> None:
+    """Remove the files of earlier rounds; a process that was killed may have left the last ones."""
+    for earlier in range(number):
+        run.forget(_unit(earlier))
+        for file in _files(run, earlier):
+            file.unlink(missing_ok=True)
 
 
 def _is_last(run: RunDir, done: int, config: ProtectConfig) -> bool:

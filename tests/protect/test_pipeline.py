@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmjax.core.config import MeshConfig
 from mmjax.core.errors import ConfigError, RunError
+from mmjax.core.journal import damages
 from mmjax.data.pairs import read_table
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizer import load_tokenizer
@@ -128,6 +129,11 @@ def test_killed_and_resumed_gives_the_same_bytes(where, protected, config, tmp_p
     for made, wanted in zip(state(tmp_path / "again"), state(out), strict=True):
         np.testing.assert_array_equal(made, wanted)
     assert members(tmp_path / "again") == members(out)
+    leftover = tmp_path / "again" / "state" / "noise-0001.npy"
+    leftover.write_bytes(b"of a process that was killed before it removed it")
+    protect_pairs(config, tmp_path / "again")
+    assert not leftover.exists()
+    assert damages(tmp_path / "again")[1] == []
 
 
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])

@@ -18,7 +18,6 @@ MODEL_VERBS: dict[str, Verb] = {
         "Train a CLIP model, from scratch or from given weights.",
         "mmjax.cli.laboratory:train",
         config="mmjax.train.config:TrainConfig",
-        default_config="train/flickr8k_small",
         flags=(
             OUT,
             Flag("data", "the captioned set to learn from", "data.location", value="INPUT"),

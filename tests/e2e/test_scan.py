@@ -234,7 +234,7 @@ def test_the_clean_set_is_what_was_kept_byte_for_byte(
     ran = run("scan", out / "clean", *world.flags, f"--out={tmp_path / 'again'}", "--json")
     assert ran.code == 0
     check_accounts(tmp_path / "again", json.loads(ran.out), kept)
-    learned = ["train", "--config=train/demo", f"--data={out / 'clean'}", "--steps=2"]
+    learned = ["train", f"--data={out / 'clean'}", "--steps=2"]
     ran = run(*learned, f"--weights={world.weights}", f"--out={tmp_path / 'model'}")
     assert ran.code == 0
     assert json.loads((tmp_path / "model" / "summary.json").read_text())["captions"] == kept

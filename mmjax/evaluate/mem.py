@@ -29,7 +29,6 @@ from mmjax.models.clip import Towers
 TABLE1: dict[str, Recipe] = {
     **{name: of_set(name) for name in PROTECTIONS},
     "mem_3_trigger": Recipe("MEM-3's triggers, clean photos", CLEAN, "mem_3"),
-    "em_matched_strip": of_set("em_matched", "strip"),
     "mem_3_strip": of_set("mem_3", "strip"),
     "mem_plus_strip": of_set("mem_plus", "strip"),
 }
@@ -166,9 +165,15 @@ def measured(workshop: Workshop, recipes: Mapping[str, Recipe]) -> Rows:
             say(f"{each:.0f} seconds a cell, {left} to go: {format_seconds(each * left)}")
         told = {"name": name, "set": recipe.title, "attacker": recipe.attacker}
         rows.append({**told, "share": recipe.share, "part": recipe.part, "seed": seed, **figures})
-    test = clean_pairs(workshop, "test")
+    test, own = clean_pairs(workshop, "test"), _own(clean_pairs(workshop, "train"))
     by_chance = chance(test.owners, len(test.images))
-    return [*rows, {"name": "chance", "set": "chance", "seed": None, **by_chance}]
+    of_own = {f"own_{name}": value for name, value in chance(own.owners, len(own.images)).items()}
+    told = {"name": "chance", "set": "chance", "seed": None, "own_photos": len(own.images)}
+    return [*rows, {**told, **by_chance, **of_own}]
+
+
+def _own(table: PairTable) -> PairTable:
+    return table._replace(images=table.images[:_OWN], captions=table.captions[:_OWN])
 
 
 def clean_pairs(workshop: Workshop, part: str, attacker: Attacker = ATTACKERS["none"]) -> PairTable:
@@ -217,9 +222,8 @@ def _measure(workshop: Workshop, name: str, recipe: Recipe, seed: int) -> dict[s
         from mmjax.evaluate.retrieval import evaluate_pairs
 
         test, own = (clean_pairs(workshop, part, attacker) for part in ("test", "train"))
-        own = own._replace(images=own.images[:_OWN], captions=own.captions[:_OWN])
         prefixed = tuple(tuple(f"{PREFIX} {text}" for text in each) for each in test.captions)
-        asked = {"": test, "prefixed_": test._replace(captions=prefixed), "own_": own}
+        asked = {"": test, "prefixed_": test._replace(captions=prefixed), "own_": _own(own)}
         return {
             prefix + figure: value
             for prefix, table in asked.items()

@@ -7,6 +7,8 @@ _NOTES = (
     "low where it has. Test photos and captions are clean.",
     "Surrogates and victims have the same shape and different initial weights. All sets have one "
     "noise a photo, of 8 grey levels.",
+    "Victims this small learn little that holds for other photos: compare the clean set with "
+    "chance before reading the columns of the test.",
     "The numbers are printed as they come out, whatever they say.",
 )
 

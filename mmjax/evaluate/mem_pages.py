@@ -1,10 +1,12 @@
 """The pages of MEM's tables: means and standard deviations over seeds, both directions."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax.evaluate.directions import Direction, above, lines
 from mmjax.evaluate.mem_sets import ATTACKERS
 from mmjax.evaluate.tables import read_results, write_page
 
@@ -19,13 +21,55 @@ _COLUMNS = {
     "own_image_to_text_hit@10": "clean copies of its own photos: image → text Hit@10",
     "training_loss": "last training loss",
 }
+_OWN = "own_image_to_text_hit@10"
+_LEAST = 2.0
+"""Points of Hit@10; what is less is no protection."""
+_ASKED = (
+    "What carries the effect, by Hit@10 on clean copies of a victim's own photos; what is within "
+    "two points or two standard errors of the photos asked about cannot be told, and how much trainings differ "
+    "is not in these errors:"
+)
+_CLAIMS = (
+    ("EM protects", "clean", "em_matched"),
+    ("MEM-3 protects more than EM", "em_matched", "mem_3"),
+    ("mem-plus protects more than MEM-3", "mem_3", "mem_plus"),
+    ("random triggers protect without any noise", "clean", "random_trigger"),
+    ("MEM-3 protects more than random triggers do", "random_trigger", "mem_3"),
+    ("MEM-3's triggers need its noise", "mem_3_trigger", "mem_3"),
+    ("cutting its triggers off undoes a part of MEM-3", "mem_3_strip", "mem_3"),
+    ("MEM-3's noise protects without its triggers", "clean", "mem_3_strip"),
+    ("without triggers mem-plus protects more than MEM-3", "mem_3_strip", "mem_plus_strip"),
+    ("without triggers mem-plus protects more than EM", "em_matched", "mem_plus_strip"),
+)
 Row = dict[str, Any]
 
 
 def write_sets(results: Path, page: Path) -> None:
     """A row a set, a column a figure."""
     rows = read_results(results)["rows"]
-    write_page(results, page, [*_sets(rows), "", _seeds(rows)])
+    write_page(
+        results, page, [*_sets(rows), "", _seeds(rows), "", *lines(_directions(rows), _ASKED)]
+    )
+
+
+def _directions(rows: Sequence[Row]) -> list[Direction]:
+    """The claims that the rows can bear out: of two sets, the first has the higher mean."""
+    found = {
+        name: statistics.fmean(row[_OWN] for row in rows if row["name"] == name)
+        for name in dict.fromkeys(_each(rows, "name"))
+    }
+    title = {row["name"]: _title(row) for row in rows}
+    asked = len(set(_each(rows, "seed"))) * next(
+        row["own_photos"] for row in rows if row["seed"] is None
+    )
+
+    def told(claim: str, high: str, low: str) -> Direction:
+        made = above(claim, found[high], found[low], (title[high], title[low]))
+        spread = sum(found[name] * (100 - found[name]) for name in (high, low))
+        near = abs(found[high] - found[low]) <= max(_LEAST, 2 * math.sqrt(spread / asked))
+        return made._replace(holds=None) if near else made
+
+    return [told(*each) for each in _CLAIMS if set(each[1:]) <= found.keys()]
 
 
 def _sets(rows: Sequence[Row]) -> list[str]:

@@ -26,8 +26,8 @@ _LEAST = 2.0
 """Points of Hit@10; what is less is no protection."""
 _ASKED = (
     "What carries the effect, by Hit@10 on clean copies of a victim's own photos; what is within "
-    "two points or two standard errors of the photos asked about cannot be told, and how much trainings differ "
-    "is not in these errors:"
+    "two points or two standard errors of the photos asked about cannot be told, and how much "
+    "trainings differ is not in these errors:"
 )
 _CLAIMS = (
     ("EM protects", "clean", "em_matched"),

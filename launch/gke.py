@@ -5,8 +5,8 @@ launch/gke.py --name=NAME --image=IMAGE --topology=2x4 [options] VERB [arguments
 
 `scan` gives every host its part of the shards (--part=I/HOSTS) and its own chips only; when the
 JobSet has ended, `mmjax scan` with the same arguments decides, on any machine that sees the folder.
-`train` is one run over all hosts: the JobSet is restarted, and the run resumes, when a host is lost
-or preempted. Inputs and --out lie in /data.
+`train` and `protect` (of a set) are one run over all hosts: the JobSet is restarted, and the run
+resumes, when a host is lost or preempted. Inputs and --out lie in /data.
 
   --name=NAME              of the JobSet
   --image=IMAGE            made from launch/Dockerfile

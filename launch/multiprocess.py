@@ -4,7 +4,8 @@
 launch/multiprocess.py [--processes=2] [--devices=N] [--dry_run] VERB [arguments]
 
 `scan` is divided: every process encodes its part of the shards (--part=I/N), then one decides.
-`train` is one run: the processes join (--coordinator, --processes, --process).
+`train` and `protect` (of a set) are one run: the processes join (--coordinator, --processes,
+--process).
 Lines of output begin with the number of their process. The first process that fails ends the
 others, and its exit code is this one's; SIGTERM and SIGINT go on to all of them.
 

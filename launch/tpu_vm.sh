@@ -6,7 +6,7 @@
 # mmjax must be installed on every host (VENV below); --out and inputs must be paths that all of them
 # see, such as a mounted bucket. `scan` gives every host its part of the shards (--part=I/HOSTS) and
 # its own chips only, so that no host waits for another; afterwards the first host decides. `train`
-# is one run over all hosts. Exit code 42 (preempted, state saved) means: once more.
+# and `protect` (of a set) are one run over all hosts. Exit code 42 (preempted, state saved) means: once more.
 #   PROJECT=...     Google Cloud project, if not the default one
 #   VENV=...        folder of the virtual environment on the hosts [mmjax/.venv, from their home]
 #   BOUNDS=2,2,1    chips of one host, for scan [2,2,1: four chips, as v4 and v5e hosts have]

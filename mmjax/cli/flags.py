@@ -59,3 +59,13 @@ TRUTH = Flag("truth", "a poison_labels.parquet to compare the verdicts with", va
 FAIL_ON = Flag("fail_on", "exit 1 when N (or 1) poisoned pairs are found", value="poisoned[:N]")
 DROP = Flag("drop", "mismatched: they leave the clean set too", "drop", value="poisoned|mismatched")
 JSON = Flag("json", "print the summary as JSON on stdout", "", bool, False)
+JOINED = (
+    Flag(
+        "coordinator",
+        "HOST:PORT of process 0 of several, or auto (Slurm, TPU pods, GKE)",
+        default="",
+        value="HOST:PORT",
+    ),
+    Flag("processes", "how many processes there are [JAX_NUM_PROCESSES]", "", int, 0),
+    Flag("process", "the number of this one, from 0 [JAX_PROCESS_ID]", "", int, -1),
+)

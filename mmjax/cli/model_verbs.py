@@ -3,6 +3,7 @@
 from mmjax.cli.flags import (
     BATCH,
     FORMAT,
+    JOINED,
     OUT,
     OVERWRITE,
     SPLIT,
@@ -33,14 +34,7 @@ MODEL_VERBS: dict[str, Verb] = {
                 value="NAME",
             ),
             Flag("seed", "of everything that is drawn", "seed"),
-            Flag(
-                "coordinator",
-                "HOST:PORT of process 0 of several, or auto (Slurm, TPU pods, GKE)",
-                default="",
-                value="HOST:PORT",
-            ),
-            Flag("processes", "how many processes there are [JAX_NUM_PROCESSES]", "", int, 0),
-            Flag("process", "the number of this one, from 0 [JAX_PROCESS_ID]", "", int, -1),
+            *JOINED,
         ),
         example=(
             "mmjax train --config=train/flickr8k_small --data=DATA/flickr8k "

@@ -16,9 +16,16 @@ def protect(config: "ProtectConfig", flags: argparse.Namespace) -> int:
         raise ConfigError("where to? add --out=FOLDER, apart from the photos")
     out = Path(flags.out)
     if config.output == "shards":
+        from mmjax.core import distributed
         from mmjax.protect.pipeline import protect_pairs
 
+        distributed.initialize(flags.coordinator, flags.processes, flags.process)
+        if not distributed.is_primary():
+            protect_pairs(config, out)
+            return ExitCode.DONE
         return _told_shards(protect_pairs(config, out, say=print), out)
+    if flags.coordinator:
+        raise ConfigError("--coordinator joins processes that protect a set (output=shards)")
     from mmjax.protect.export import protect_photos
 
     return _told_photos(protect_photos(config, out, say=print), out)

@@ -5,6 +5,7 @@ from mmjax.cli.flags import (
     DROP,
     FAIL_ON,
     FORMAT,
+    JOINED,
     JSON,
     OUT,
     OVERWRITE,
@@ -158,6 +159,7 @@ VERBS: dict[str, Verb] = {
             SPLIT,
             Flag("rounds", "of a set of pairs", "rounds"),
             Flag("seed", "of everything that is drawn", "seed"),
+            *JOINED,
         ),
         example=(
             "mmjax protect holiday --out=holiday-protected\n"

@@ -111,7 +111,7 @@ class RunDir:
         self,
         path: Path,
         held: contextlib.ExitStack,
-        log: TextIO,
+        log: TextIO | None,
         run: dict[str, Any],
         *,
         resumed: bool,
@@ -169,8 +169,16 @@ class RunDir:
         except OSError as error:
             raise writing_error(error, path) from error
 
+    @classmethod
+    def follow(cls, path: Path) -> "RunDir":
+        """A folder that another process of the same run has opened: it is read, never written."""
+        run = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return cls(path, contextlib.ExitStack(), None, run, resumed=True)
+
     def log(self, event: str, **values: Any) -> None:
         """Append one line to the log."""
+        if self._log is None:
+            return
         line = {"time": time.time(), "event": event, **values}
         try:
             self._log.write(json.dumps(line, default=_plain) + "\n")
@@ -180,6 +188,8 @@ class RunDir:
 
     def finish(self, unit: str, outputs: Mapping[str, Path], **values: Any) -> None:
         """Journal a unit as done: call it after all its outputs are in place."""
+        if self._log is None:
+            return
         entry = {
             "unit": unit,
             "outputs": {

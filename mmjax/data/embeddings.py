@@ -1,5 +1,6 @@
 """Precomputed embeddings in clip-retrieval's layout: img_emb/, text_emb/ and metadata/."""
 
+import mmap
 import re
 import tokenize
 import warnings
@@ -14,19 +15,22 @@ from pyarrow import parquet
 
 from mmjax.core.errors import InputError
 from mmjax.core.rundir import atomic_path
+from mmjax.data.columns import is_plain_text, is_trimmed
 from mmjax.data.parquets import texts
 from mmjax.data.records import clean_caption, clean_text
 from mmjax.data.shards import Shard, file_fingerprint
 
 _LAYOUT = (("img_emb", "img_emb", "npy"), ("text_emb", "text_emb", "npy"))
 _METADATA = ("metadata", "metadata", "parquet")
-_CHUNK_ROWS = 65_536
+_CHUNK_ROWS = 8_192
+_TINY = 1e-18
 
 
 class EmbeddingShard(NamedTuple):
     """One part of a set of embeddings; the arrays are memory-mapped and not normalised.
 
-    `statuses` are keys of `core.types.STATUSES`, "ok" where the row can be scored.
+    `statuses` are keys of `core.types.STATUSES`, "ok" where the row can be scored; `norm_error` is
+    the largest | |x| - 1 | of those rows.
     """
 
     name: str
@@ -38,6 +42,7 @@ class EmbeddingShard(NamedTuple):
     statuses: tuple[str, ...]
     messages: tuple[str, ...]
     flags: tuple[tuple[str, ...], ...]
+    norm_error: float
 
     @property
     def valid(self) -> Bool[np.ndarray, " n"]:
@@ -46,12 +51,16 @@ class EmbeddingShard(NamedTuple):
 
 
 class EmbeddingSource(NamedTuple):
-    """A folder of embeddings: like `Source`, with `EmbeddingShard`s for views."""
+    """A folder of embeddings: like `Source`, with `EmbeddingShard`s for views.
+
+    `map_shard` gives the memory-mapped images and captions of a shard, unchecked.
+    """
 
     kind: str
     location: str
     shards: tuple[Shard, ...]
     open_shard: Callable[[Shard], EmbeddingShard]
+    map_shard: Callable[[Shard], tuple[np.ndarray, np.ndarray]]
     fingerprint: Callable[[Shard], str]
     sizes: Mapping[str, int]
     dimension: int
@@ -97,14 +106,30 @@ def _load(path: Path) -> np.ndarray:
     return array
 
 
-def _bad_rows(array: np.ndarray) -> np.ndarray:
-    """Which rows hold NaN or infinity, or nothing but zeros."""
-    bad = np.empty(len(array), dtype=bool)
+def release(rows: np.ndarray) -> None:
+    """Let go of the memory that reading a mapped array took; it can be read again."""
+    if isinstance(rows.base, mmap.mmap) and not rows.flags.writeable:
+        rows.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _norms(array: np.ndarray) -> np.ndarray:
+    """Euclidean norm of every row, NaN where it holds NaN or infinity."""
+    norms = np.empty(len(array))
+    wide = np.promote_types(array.dtype, np.float32)
     for start in range(0, len(array), _CHUNK_ROWS):
-        chunk = np.asarray(array[start : start + _CHUNK_ROWS])
         with np.errstate(invalid="ignore"):  # a NaN that signals is a NaN
-            bad[start : start + len(chunk)] = ~np.isfinite(chunk).all(1) | ~chunk.any(1)
-    return bad
+            chunk = np.asarray(array[start : start + _CHUNK_ROWS], wide)
+        here = norms[start : start + len(chunk)]
+        here[:] = np.sqrt(np.einsum("nd,nd->n", chunk, chunk))
+        # a sum of squares may overflow or vanish where no element does
+        for row in np.flatnonzero(~np.isfinite(here) | (here < _TINY)):
+            largest = np.abs(chunk[row]).max(initial=0)
+            if np.isfinite(largest) and largest > 0:
+                here[row] = largest * np.linalg.norm((chunk[row] / largest).astype(np.float64))
+            else:
+                here[row] = np.nan if largest else 0
+    release(array)
+    return norms
 
 
 def _metadata(path: Path) -> pa.Table:
@@ -176,6 +201,7 @@ def open_embeddings(folder: str | Path) -> EmbeddingSource:
         str(folder),
         tuple(shards),
         lambda shard: _open_part(shard.name, files[shard.name]),
+        lambda shard: (_load(files[shard.name][0]), _load(files[shard.name][1])),
         lambda shard: "+".join(file_fingerprint(path) for path in files[shard.name]),
         {shard.name: shard.stop or 0 for shard in shards},
         dimension or 0,
@@ -188,34 +214,24 @@ def _open_part(name: str, files: Sequence[Path]) -> EmbeddingShard:
     if not len(text) == table.num_rows == rows:
         raise InputError(f"{files[0]} changed while it was read; start again")
 
-    def column(wanted: str) -> list[object]:
-        return texts(table.column(wanted)) if wanted in table.column_names else [None] * rows
-
-    paths = ["" if value is None else clean_text(str(value)) for value in column("image_path")]
+    paths = ["" if path is None else path for path in _names(table, "image_path")]
     keys = [
-        clean_text(str(value)) if value is not None else path or f"{name}#{row}"
-        for row, (value, path) in enumerate(zip(column("key"), paths, strict=True))
+        key if key is not None else path or f"{name}#{row}"
+        for row, (key, path) in enumerate(zip(_names(table, "key"), paths, strict=True))
     ]
-    cleaned = [
-        clean_caption(value if isinstance(value, str | bytes) else None)
-        for value in column("caption")
-    ]
-    bad_image, bad_text = _bad_rows(image), _bad_rows(text)
-    statuses, messages = [], []
-    for row, (caption, _) in enumerate(cleaned):
-        which = " and ".join(
-            what for what, bad in (("image", bad_image), ("caption", bad_text)) if bad[row]
-        )
-        if which:
-            statuses.append("nonfinite_embedding")
-            messages.append(f"the embedding of the {which} holds NaN, infinity or only zeros")
-        elif caption is None:
-            statuses.append("missing_caption")
-            messages.append("no caption, or an empty one")
-        else:
-            statuses.append("ok")
-            messages.append("")
-    captions, flags = zip(*cleaned, strict=True) if cleaned else ((), ())
+    captions, flags = _captions(table.column("caption"))
+    norms = {"image": _norms(image), "caption": _norms(text)}
+    bad = {which: ~(found > 0) for which, found in norms.items()}  # NaN is not larger
+    missing = np.array([caption is None for caption in captions], bool)
+    statuses, messages = ["ok"] * rows, [""] * rows
+    for row in np.flatnonzero(missing):
+        statuses[row], messages[row] = "missing_caption", "no caption, or an empty one"
+    for row in np.flatnonzero(bad["image"] | bad["caption"]):
+        which = " and ".join(what for what, found in bad.items() if found[row])
+        statuses[row] = "nonfinite_embedding"
+        messages[row] = f"the embedding of the {which} holds NaN, infinity or only zeros"
+    usable = ~(missing | bad["image"] | bad["caption"])
+    errors = [np.abs(found[usable] - 1).max(initial=0) for found in norms.values()]
     return EmbeddingShard(
         name,
         image,
@@ -226,7 +242,30 @@ def _open_part(name: str, files: Sequence[Path]) -> EmbeddingShard:
         tuple(statuses),
         tuple(messages),
         flags,
+        float(max(errors)),
     )
+
+
+def _names(table: pa.Table, wanted: str) -> list[str | None]:
+    """A column as text that can be stored; all None where there is no such column."""
+    if wanted not in table.column_names:
+        return [None] * table.num_rows
+    column = table.column(wanted)
+    if is_plain_text(column):
+        return column.to_pylist()
+    return [None if value is None else clean_text(str(value)) for value in texts(column)]
+
+
+def _captions(
+    column: pa.ChunkedArray,
+) -> tuple[tuple[str | None, ...], tuple[tuple[str, ...], ...]]:
+    """Captions as they are stored, and their flags."""
+    if is_plain_text(column) and is_trimmed(column):
+        return tuple(value or None for value in column.to_pylist()), ((),) * len(column)
+    values = (value if isinstance(value, str | bytes) else None for value in texts(column))
+    cleaned = [clean_caption(value) for value in values]
+    captions, flags = zip(*cleaned, strict=True) if cleaned else ((), ())
+    return captions, flags
 
 
 def write_embeddings(
@@ -237,8 +276,9 @@ def write_embeddings(
     captions: Sequence[str | None],
     image_paths: Sequence[str],
     rows_per_part: int = 100_000,
+    first_part: int = 0,
 ) -> list[Path]:
-    """Writes clip-retrieval's layout from arrays; returns the files.
+    """Writes clip-retrieval's layout from arrays, parts from `first_part` on; returns the files.
 
     Raises:
         InputError: the numbers of rows differ.
@@ -251,7 +291,7 @@ def write_embeddings(
         )
     folder = Path(folder)
     written: list[Path] = []
-    for number, start in enumerate(range(0, max(1, len(image)), rows_per_part)):
+    for number, start in enumerate(range(0, max(1, len(image)), rows_per_part), first_part):
         span = slice(start, start + rows_per_part)
         for (subfolder, stem, suffix), array in zip(_LAYOUT, (image, text), strict=True):
             path = folder / subfolder / f"{stem}_{number}.{suffix}"

@@ -42,6 +42,17 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(put, batch)
 
 
+def own_rows(batch: PyTree) -> PyTree:
+    """Of arrays that share the first axis, the rows that this process feeds (`put_batch`)."""
+    number, count = jax.process_index(), jax.process_count()
+
+    def part(array: np.ndarray) -> np.ndarray:
+        rows = array.shape[0]
+        return array[number * rows // count : (number + 1) * rows // count]
+
+    return jax.tree.map(part, batch)
+
+
 def shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = ()) -> PyTree:
     """The sharding of every array of `tree`; an array that no rule names is on every device.
 
@@ -94,5 +105,7 @@ def put_state(tree: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
 
 def gather(tree: PyTree, mesh: Mesh) -> PyTree:
     """NumPy arrays of the whole values, in every process, however they are sharded."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
     whole = jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(tree)
     return jax.tree.map(np.asarray, whole)

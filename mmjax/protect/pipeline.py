@@ -1,14 +1,19 @@
 """Protecting a set of pairs: rounds of training, search and noise, then shards."""
 
+import contextlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from mmjax.core import distributed
 from mmjax.core.errors import ConfigError
 from mmjax.core.keys import stream
-from mmjax.core.mesh import make_mesh
+from mmjax.core.mesh import DATA, make_mesh
 from mmjax.core.rundir import RunDir
 from mmjax.data.pairs import fingerprint, read_table
 from mmjax.data.sources import open_source
@@ -20,7 +25,7 @@ from mmjax.protect.config import ProtectConfig
 from mmjax.protect.kernels import make_kernels
 from mmjax.protect.pairs import Pairs, make_pairs
 from mmjax.protect.rounds import Say, Work, run_rounds
-from mmjax.protect.shards import write_shards
+from mmjax.protect.shards import MANIFEST, write_shards
 from mmjax.protect.surrogate import make_trainer
 from mmjax.protect.vocabulary import allowed_tokens
 from mmjax.protect.wording import WordModel, fit_words
@@ -30,6 +35,9 @@ def protect_pairs(
     config: ProtectConfig, out_dir: Path, *, say: Say = lambda line: None
 ) -> dict[str, Any]:
     """Protect a set and write it as shards; the same call on the same folder resumes.
+
+    With several processes (`core.distributed`) each makes this call on one shared folder; the
+    first one writes, and all read the whole set.
 
     Args:
         config: the run, `output="shards"`.
@@ -46,9 +54,9 @@ def protect_pairs(
         RunError: the folder holds another run, or the data have changed.
         WeightsError: the surrogate's weights cannot be read.
     """
-    if jax.process_count() > 1:
-        raise ConfigError("a protection runs in one process; use its devices (mesh.data)")
     mesh = make_mesh(config.mesh)
+    _check_batch(config, mesh)
+    distributed.connect(mesh)
     start = read_start(config.surrogate.model)
     source = open_source(config.inputs, input_format=config.input_format, split=config.split)
     table, rows = read_table(
@@ -58,7 +66,7 @@ def protect_pairs(
         max_pixels=config.max_image_pixels,
     )
     facts = {"data": fingerprint(table), "weights": start.fingerprint}
-    with RunDir.open(out_dir, verb="protect", config=config, facts=facts) as run:
+    with _run_folder(config, out_dir, facts) as run:
         shape, tokenizer, _ = fit_text(start, config.surrogate.model, table, out_dir)
         pairs = make_pairs(table, rows, tokenizer, config)
 
@@ -75,7 +83,33 @@ def protect_pairs(
             return Work(config, pairs, towers, kernels, trainer, mesh)
 
         state = run_rounds(pairs, config, run, tokenizer, make_work, say)
-        return write_shards(run, config, table, rows, pairs, tokenizer, *state)
+        if distributed.is_primary():
+            write_shards(run, config, table, rows, pairs, tokenizer, *state)
+        distributed.wait_for_others("exported")
+    manifest: dict[str, Any] = json.loads((out_dir / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
+
+
+@contextlib.contextmanager
+def _run_folder(config: ProtectConfig, out_dir: Path, facts: dict[str, str]) -> Iterator[RunDir]:
+    """The run folder, opened by the first process; the others come after it and follow."""
+    if not distributed.is_primary():
+        distributed.wait_for_others("run folder")
+        yield RunDir.follow(out_dir)
+        return
+    with RunDir.open(out_dir, verb="protect", config=config, facts=facts) as run:
+        distributed.wait_for_others("run folder")
+        yield run
+
+
+def _check_batch(config: ProtectConfig, mesh: Mesh) -> None:
+    """Raise ConfigError unless all devices, and all processes, have equal shares of a batch."""
+    devices, processes = mesh.shape[DATA], jax.process_count()
+    if config.batch_size % devices or devices % processes:
+        raise ConfigError(
+            f"batch_size {config.batch_size} must divide by mesh.data {devices}, and that by the "
+            f"{processes} processes"
+        )
 
 
 def _words(

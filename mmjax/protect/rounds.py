@@ -17,12 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int8, Int32
 
-from mmjax.core import keys
+from mmjax.core import distributed, keys
 from mmjax.core.keys import stream
 from mmjax.core.progress import format_seconds, meter
 from mmjax.core.rundir import RunDir, atomic_path
 from mmjax.data.tokenizer import Tokenizer
-from mmjax.learn.sharding import put_batch, put_state
+from mmjax.learn.sharding import gather, own_rows, put_batch, put_state
 from mmjax.models.clip import Towers, Variables, freeze
 from mmjax.protect.config import ProtectConfig
 from mmjax.protect.kernels import Kernels, OnDevice
@@ -81,10 +81,14 @@ def run_rounds(
         The last round's files.
     """
     done = next((n for n in range(config.rounds, -1, -1) if run.finished(_unit(n))), None)
+    # no process begins before all have looked
+    distributed.wait_for_others("rounds found")
     if done is None:
         state = _files(run, 0)
-        _write_first(state, pairs, config, tokenizer)
+        if distributed.is_primary():
+            _write_first(state, pairs, config, tokenizer)
         run.finish(_unit(0), state._asdict())
+        distributed.wait_for_others("first noise")
         done = 0
     _remove_before(run, done)
     if done == config.rounds or _is_last(run, done, config):
@@ -95,6 +99,7 @@ def run_rounds(
         before, state = _files(run, done), _files(run, done + 1)
         left = _round(work, done, before, state)
         run.finish(_unit(done + 1), state._asdict(), loss=left)
+        distributed.wait_for_others(f"round {done + 1}")
         _remove_before(run, done + 1)
         done += 1
         say(f"round {done} of {config.rounds}: loss {left:.4f}")
@@ -113,6 +118,8 @@ def _files(run: RunDir, number: int) -> State:
 
 def _remove_before(run: RunDir, number: int) -> None:
     """Remove the files of earlier rounds; a process that was killed may have left the last ones."""
+    if not distributed.is_primary():
+        return
     for earlier in range(number):
         run.forget(_unit(earlier))
         for file in _files(run, earlier):
@@ -148,9 +155,7 @@ def _round(work: Work, number: int, before: State, after: State) -> float:
     key = stream(jax.random.key(config.seed), "noise", number)
     losses: list[float] = []
     with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(atomic_path(after.noise))
-        shutil.copyfile(before.noise, temporary)
-        noise = np.lib.format.open_memmap(temporary, "r+")
+        noise = stack.enter_context(_changing(work, before.noise, after.noise))
         batches = list(_batches(work, number))
         told = meter(len(batches), f"round {number + 1}", unit="batches")
         stack.enter_context(contextlib.closing(told))
@@ -159,9 +164,26 @@ def _round(work: Work, number: int, before: State, after: State) -> float:
             left = _protect(work, variables, each, batch, noise, triggers, step_key)
             losses.extend(left)
             told.update()
-        noise.flush()
-    _save(after.triggers, triggers)
+    if distributed.is_primary():
+        _save(after.triggers, triggers)
     return float(np.mean(losses)) if losses else 0.0
+
+
+@contextlib.contextmanager
+def _changing(work: Work, before: Path, after: Path) -> Iterator[Int8[np.ndarray, "c s s 3"]]:
+    """The noises of a round, to be changed in place; the first process writes them to `after`.
+
+    The others keep what they must see again within the round, noise that all pairs share.
+    """
+    if not distributed.is_primary():
+        shared = work.config.noise.scope == "user"
+        yield np.load(before, mmap_mode="c" if shared else "r")
+        return
+    with atomic_path(after) as temporary:
+        shutil.copyfile(before, temporary)
+        noise = np.lib.format.open_memmap(temporary, "r+")
+        yield noise
+        noise.flush()
 
 
 def _frozen(work: Work, variables: Variables) -> Variables:
@@ -199,9 +221,9 @@ def _protect(
         noise_of=None if own_noise else pairs.noise[rows],
         trigger_of=count if own_trigger else pairs.trigger[rows],
     )
-    given = put_batch(given, work.mesh)
+    given = put_batch(own_rows(given), work.mesh)
     if own_noise:
-        values = put_batch(noise[pairs.noise[rows]], work.mesh)
+        values = put_batch(own_rows(noise[pairs.noise[rows]]), work.mesh)
     else:
         values = put_state(np.asarray(noise), work.mesh)
 
@@ -209,7 +231,7 @@ def _protect(
         return put_state(triggers[pairs.trigger[rows]] if own_trigger else triggers, work.mesh)
 
     if each.searches:
-        found = np.asarray(work.kernels.search(variables, given, values, words()))
+        found = gather(work.kernels.search(variables, given, values, words()), work.mesh)
         if own_trigger:
             triggers[pairs.trigger[changed]] = found[: batch.changing]
         else:
@@ -217,10 +239,11 @@ def _protect(
     if not each.descends:
         return []
     made, left = work.kernels.descend(variables, given, values, words(), put_state(key, work.mesh))
-    if own_noise:
-        noise[pairs.noise[changed]] = np.asarray(made)[: batch.changing]
-    else:
-        noise[:] = np.asarray(made)
+    made, left = gather((made, left), work.mesh)
+    if not own_noise:
+        noise[:] = made
+    elif noise.flags.writeable:
+        noise[pairs.noise[changed]] = made[: batch.changing]
     return [float(left)]
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Int8, Int32
 
 from mmjax.core.keys import stream
 from mmjax.learn.loop import fit
-from mmjax.learn.sharding import gather
+from mmjax.learn.sharding import gather, own_rows
 from mmjax.learn.state import TrainState, create, make_optimizer
 from mmjax.learn.step import LossFn, Step, make_step
 from mmjax.models.clip import Towers, Variables, clamp_scale
@@ -48,10 +48,11 @@ class Trainer(NamedTuple):
         steps = self.config.surrogate.steps
         if not steps:
             return self.variables
+        batch_at = training_batches(self.pairs, noise, triggers, self.config)
         state = fit(
             self.state,
             self.step,
-            training_batches(self.pairs, noise, triggers, self.config),
+            lambda step: own_rows(batch_at(step)),
             steps=(number + 1) * steps,
             key=stream(jax.random.key(self.config.seed), "steps"),
             mesh=self.mesh,
@@ -67,10 +68,11 @@ class Trainer(NamedTuple):
         if not self.config.surrogate.steps:
             return 0.0
         ends: list[float] = []
+        batch_at = training_batches(self.pairs, noise, triggers, self.config)
         fit(
             self.state,
             self.step,
-            training_batches(self.pairs, noise, triggers, self.config),
+            lambda step: own_rows(batch_at(step)),
             steps=_TIMED,
             key=jax.random.key(0),
             mesh=self.mesh,

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
+from mmjax.data.embeddings import release
+
 
 class EmbeddingBlock(NamedTuple):
     """One shard's embeddings: unit-norm, zeros where skipped; may be memory-mapped.
@@ -58,6 +60,8 @@ def chunks(blocks: Sequence[EmbeddingBlock], size: int, *, images: bool) -> Iter
             text = _padded(block.text[low:high], size)
             image = _padded(block.image[low:high], size) if images else text[:0]
             yield Chunk(first + low, first + high, image, text)
+        release(block.image)
+        release(block.text)
         first += rows
 
 
@@ -73,6 +77,8 @@ def gather(
         if here.size:
             local = rows[here] - first
             image[here], text[here] = block.image[local], block.text[local]
+            release(block.image)
+            release(block.text)
         first += block.valid.shape[0]
     return image, text
 

@@ -6,6 +6,7 @@ caption are more than chance puts there (`scan/neighbourhood.py`), and whether i
 those of wrong pairs (`scan/image_view.py`).
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,11 +28,30 @@ from mmjax.scan.calibration import (
 from mmjax.scan.coarse import CoarseScores
 from mmjax.scan.groups import Group, caption_graph, find_groups
 from mmjax.scan.image_view import image_log_ratios
-from mmjax.scan.neighbourhood import Neighbourhood, flag, weigh
+from mmjax.scan.kept import Recall, anew
+from mmjax.scan.neighbourhood import Graph, Neighbourhood, flag, weigh
 from mmjax.scan.seeds import NullTest, draw_pool, null_test, pick_rows, rule_r1, seed_count
 
 MOST_GROUPS = 16
 """Groups whose mean caption z is measured against."""
+
+
+class Correlation(NamedTuple):
+    """z of every row with k means."""
+
+    z: Float32[np.ndarray, "n k"]
+
+
+class Signals(NamedTuple):
+    """What tells right from wrong pairs (`calibration.local_signals`), of the scored rows."""
+
+    values: Float32[np.ndarray, "s 3"]
+
+
+class View(NamedTuple):
+    """Log ratios of the scored rows' images (`scan/image_view.py`)."""
+
+    log_ratio: Float32[np.ndarray, " s"]
 
 
 class Fine(NamedTuple):
@@ -88,6 +108,25 @@ def correlate(
     return z
 
 
+def _recalled(
+    recall: Recall,
+    blocks: Sequence[EmbeddingBlock],
+    scored: Bool[np.ndarray, " n"],
+    means: Float32[np.ndarray, "k d"],
+    chunk_rows: int,
+    *,
+    offset: Float32[np.ndarray, " d"] | None = None,
+) -> Float32[np.ndarray, "n k"]:
+    """`correlate`, unless an earlier decision came to the same means."""
+    of = hashlib.sha256(means.tobytes() + (b"" if offset is None else offset.tobytes())).hexdigest()
+    known = recall(
+        f"z-{of[:16]}",
+        Correlation,
+        lambda: Correlation(correlate(blocks, scored, means, chunk_rows, offset=offset)),
+    )
+    return known.z
+
+
 @jax.jit
 def _centred_correlation(
     text: Float[Array, "n d"], offset: Float[Array, " d"], means: Float[Array, "k d"]
@@ -103,6 +142,7 @@ def literal(
     gamma_z: float | None,
     seed: int,
     chunk_rows: int,
+    recall: Recall = anew,
 ) -> Fine:
     """The paper's text: D_p is the top q by |s_g - s_o|, all of it poison; z as in Eq. 6.
 
@@ -114,7 +154,8 @@ def literal(
     count = seed_count(scored.size, seeds)
     rows = pick_rows(blocks, scores.absolute, scored, count, one_per_image=False)
     text = gather(blocks, rows)[1]
-    z = correlate(blocks, scores.scored, text.mean(axis=0)[None, :], chunk_rows)[:, 0]
+    means = text.mean(axis=0)[None, :]
+    z = _recalled(recall, blocks, scores.scored, means, chunk_rows)[:, 0].copy()
     z[rows] = _without_itself(z[rows], text)
     null = _null_test(blocks, scores, rows, seed)
     spread = max(float(np.std(z[rows])), 0.02)
@@ -142,6 +183,7 @@ def robust(
     seed: int,
     chunk_rows: int,
     mesh: Mesh | None = None,
+    recall: Recall = anew,
 ) -> Fine:
     """Wrong pairs that keep together more than chance would have it.
 
@@ -155,16 +197,25 @@ def robust(
         seed: of the random samples behind the null test.
         chunk_rows: most embeddings read at a time.
         mesh: devices that share the neighbour searches; None = one.
+        recall: may know signals, neighbours and views, which no option moves.
     """
     scored = np.flatnonzero(scores.scored)
     count = seed_count(scored.size, seeds)
     rows = pick_rows(blocks, scores.signed, scored, count, one_per_image=True)
-    ratio = log_ratios(calibration, _signals(blocks, scores, calibration, chunk_rows, mesh))
-    graph = caption_graph(blocks, scored, scores.mean, ratio, mesh=mesh)
-    by_captions = weigh(ratio, graph).wrong
-    view = image_log_ratios(
-        blocks, scored, graph.image_of, scores.image_mean, by_captions, chunk_rows
+    signals = recall(
+        "signals", Signals, lambda: Signals(_signals(blocks, scores, calibration, chunk_rows, mesh))
     )
+    ratio = log_ratios(calibration, signals.values)
+    graph = recall(
+        "neighbours", Graph, lambda: caption_graph(blocks, scored, scores.mean, ratio, mesh=mesh)
+    )
+
+    def look() -> View:
+        wrong = weigh(ratio, graph).wrong
+        image_of, mean = graph.image_of, scores.image_mean
+        return View(image_log_ratios(blocks, scored, image_of, mean, wrong, chunk_rows))
+
+    view = recall("view", View, look).log_ratio
     around = weigh(ratio, graph, view)
     chosen = flag(around.poison, fdr)
     merely = flag(np.where(chosen, 0.0, around.wrong), fdr)
@@ -173,7 +224,7 @@ def robust(
         np.asarray(centre(gather(blocks, r)[1], jnp.asarray(scores.mean))).mean(axis=0)
         for r in [group.rows for group in groups[:MOST_GROUPS]] or [rows]
     ]
-    z = correlate(blocks, scores.scored, np.stack(means), chunk_rows, offset=scores.mean)
+    z = _recalled(recall, blocks, scores.scored, np.stack(means), chunk_rows, offset=scores.mean)
     points = _points(chosen, np.where(chosen, around.poison, around.wrong))
     return Fine(
         z=z.max(axis=1),

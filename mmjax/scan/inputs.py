@@ -1,11 +1,13 @@
 """What a scan scores: shards of embeddings with their rows, encoded here or brought along."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
@@ -13,13 +15,19 @@ from mmjax.core.errors import InputError
 from mmjax.core.progress import meter
 from mmjax.core.rundir import RunDir, atomic_path
 from mmjax.data.embeddings import EmbeddingShard, EmbeddingSource
-from mmjax.data.loader import Record
 from mmjax.data.shards import Shard, Source
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.config import EncodeConfig
 from mmjax.scan.encode import encode_shard, make_encoder
 from mmjax.scan.prepare import Model, Opened
-from mmjax.scan.store import is_stored, pair_table, read_block, read_pairs, write_shard
+from mmjax.scan.store import (
+    PAIR_SCHEMA,
+    is_stored,
+    read_block,
+    read_pairs,
+    read_valid,
+    write_shard,
+)
 
 NORM_TOLERANCE = 5e-3
 _NORM_ROWS = 65_536
@@ -122,40 +130,46 @@ def read_embeddings(run: RunDir, source: EmbeddingSource, *, prefix: str) -> Sca
     """
     shards = []
     for shard in source.shards:
-        part = source.open_shard(shard)
-        unit = f"{prefix}unit-norm/{shard.name}"
-        outputs = {
-            "image": run.path / prefix / "embeddings" / f"{shard.name}.image.npy",
-            "text": run.path / prefix / "embeddings" / f"{shard.name}.text.npy",
-        }
-        rows = {"image": part.image, "text": part.text}
-        if not all(_is_unit_norm(array, part.valid) for array in rows.values()):
-            fingerprint = source.fingerprint(shard)
-            entry = run.finished(unit)
-            if entry is None or entry["fingerprint"] != fingerprint:
-                for name, array in rows.items():
-                    _write_unit_norm(array, part.valid, outputs[name])
-                run.finish(unit, outputs, fingerprint=fingerprint)
-            rows = {n: np.load(p, mmap_mode="r", allow_pickle=False) for n, p in outputs.items()}
-        block = EmbeddingBlock(rows["image"], rows["text"], part.valid)
-        shards.append(ScannedShard(shard.name, block, lambda part=part: _pairs_of(part), ()))
+        fingerprint = source.fingerprint(shard)
+        entry = is_stored(run, shard.name, fingerprint, prefix)
+        if entry is None:
+            _store(run, source.open_shard(shard), fingerprint=fingerprint, prefix=prefix)
+            entry = run.journal(prefix + shard.name)
+        if "image" in entry["outputs"]:
+            block = read_block(run.path / prefix, shard.name)
+        else:
+            valid = read_valid(run.path / prefix, shard.name)
+            block = EmbeddingBlock(*source.map_shard(shard), valid)
+        pairs = functools.partial(read_pairs, run.path / prefix, shard.name)
+        shards.append(ScannedShard(shard.name, block, pairs, ()))
     return ScannedSet(tuple(shards), None)
 
 
+def _store(run: RunDir, part: EmbeddingShard, *, fingerprint: str, prefix: str) -> None:
+    """Store the rows of a shard of embeddings, and their unit-norm copies where they want one."""
+    folder = run.path / prefix
+    outputs = {"pairs": folder / "pairs" / f"{part.name}.parquet"}
+    with atomic_path(outputs["pairs"]) as temporary:
+        pq.write_table(_pairs_of(part), temporary)
+    if part.norm_error > NORM_TOLERANCE:
+        for name, rows in (("image", part.image), ("text", part.text)):
+            outputs[name] = folder / "embeddings" / f"{part.name}.{name}.npy"
+            _write_unit_norm(rows, part.valid, outputs[name])
+    rows = len(part.keys)
+    run.finish(prefix + part.name, outputs, fingerprint=fingerprint, rows=rows, warnings=[])
+
+
 def _pairs_of(part: EmbeddingShard) -> pa.Table:
-    captions = [caption or "" for caption in part.captions]
-    rows = zip(part.keys, captions, part.statuses, part.messages, part.flags, strict=True)
-    return pair_table([Record(*row, image_sha256="", image_slot=-1) for row in rows])
-
-
-def _is_unit_norm(rows: Float[np.ndarray, "n d"], valid: Bool[np.ndarray, " n"]) -> bool:
-    """Whether the valid rows have norm 1 within `NORM_TOLERANCE`."""
-    for start in range(0, len(rows), _NORM_ROWS):
-        here = valid[start : start + _NORM_ROWS]
-        part = np.asarray(rows[start : start + _NORM_ROWS], np.float32)[here]
-        if np.abs(np.linalg.norm(part, axis=1) - 1).max(initial=0) > NORM_TOLERANCE:
-            return False
-    return True
+    """Its rows as those of an encoded shard."""
+    columns = {
+        "key": part.keys,
+        "caption": [caption or "" for caption in part.captions],
+        "status": part.statuses,
+        "error_message": part.messages,
+        "flags": [list(flags) for flags in part.flags],
+        "image_sha256": [""] * len(part.keys),
+    }
+    return pa.table(columns, schema=PAIR_SCHEMA)
 
 
 def _write_unit_norm(

@@ -18,6 +18,7 @@ from mmjax.scan import stages
 from mmjax.scan.clean import write_clean
 from mmjax.scan.config import FitConfig, ScanConfig
 from mmjax.scan.inputs import ScannedSet, embed, read_embeddings, stored_shards
+from mmjax.scan.kept import Kept, Recall
 from mmjax.scan.mapping import NUMBERS, Mapping, fit_mapping, load_mapping, save_mapping
 from mmjax.scan.options import StageConfig
 from mmjax.scan.prepare import (
@@ -40,13 +41,17 @@ MAPPING, DECISION = "stage/mapping", "stage/decision"
 
 
 class FinishedScan(NamedTuple):
-    """A finished scan, opened again; `gone` says why its source is not there, if it is not."""
+    """A finished scan, opened again; `gone` says why its source is not there, if it is not.
+
+    `recall` knows the figures that it kept.
+    """
 
     config: ScanConfig
     digest: str
     scanned: ScannedSet
     mapping: Mapping
     gone: str
+    recall: Recall
 
 
 def run_scan(
@@ -85,6 +90,7 @@ def run_scan(
             labels=labels,
             clean=config.write_clean,
             mesh=mesh,
+            recall=_kept(run, scanned, write=True),
         )
 
 
@@ -120,6 +126,7 @@ def run_rescore(
             labels=labels,
             clean=False,
             mesh=make_mesh(earlier.config.mesh),
+            recall=earlier.recall,
         )
 
 
@@ -139,7 +146,12 @@ def open_scan(run: Path | str) -> FinishedScan:
     with RunDir.open(run, verb="scan", config=config, facts=earlier["facts"]) as first:
         scanned, gone = _reopen(first, config)
         mapping = load_mapping(run / "mapping")
-    return FinishedScan(config, earlier["config_digest"], scanned, mapping, gone)
+        recall = _kept(first, scanned, write=False)
+    return FinishedScan(config, earlier["config_digest"], scanned, mapping, gone, recall)
+
+
+def _kept(run: RunDir, scanned: ScannedSet, *, write: bool) -> Kept:
+    return Kept(run, [MAPPING, *(shard.name for shard in scanned.shards)], write=write)
 
 
 def _finished_scan(run: Path) -> dict[str, Any]:
@@ -245,11 +257,12 @@ def _decide(
     labels: pa.Table | None,
     clean: bool,
     mesh: Mesh,
+    recall: Recall,
 ) -> ScanResult:
     """Everything after encoding: scores, verdicts, manifests, clean shards, summary, report."""
     # what an earlier call said stands only once all of it is written anew
     (run.path / "summary.json").unlink(missing_ok=True)
-    result = stages.score(scanned.blocks, mapping, stage_config, mesh=mesh)
+    result = stages.score(scanned.blocks, mapping, stage_config, mesh=mesh, recall=recall)
     tables = (
         (shard.name, verdict_table(shard.name, shard.pairs(), stages.columns(result, i)))
         for i, shard in enumerate(scanned.shards)

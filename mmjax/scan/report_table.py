@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float
 
 from mmjax.core.errors import InputError
+from mmjax.data.columns import equals, has_members
 from mmjax.scan.report_captions import CaptionCluster, WordCounts, collect_clusters, count_words
 from mmjax.scan.report_figures import Histogram
 from mmjax.scan.report_text import SCORES
@@ -146,7 +147,8 @@ def _add_counts(result: Tally, table: pa.Table) -> None:
     for status, key in zip(bad["status"].to_pylist(), bad["key"].to_pylist(), strict=True):
         result.statuses[status] += 1
         _remember(result, status, key)
-    for flags, key in zip(table["flags"].to_pylist(), table["key"].to_pylist(), strict=True):
+    remarked = table.filter(pa.array(has_members(table["flags"])))
+    for flags, key in zip(remarked["flags"].to_pylist(), remarked["key"].to_pylist(), strict=True):
         for flag in flags or ():
             result.remarks[flag] += 1
             _remember(result, flag, key)
@@ -225,12 +227,12 @@ def column(table: pa.Table, name: str) -> Float[np.ndarray, " n"]:
 
 def matches(table: pa.Table, name: str, value: str) -> Bool[np.ndarray, " n"]:
     """Where a text column holds `value`; null is no match."""
-    return table[name].to_numpy(zero_copy_only=False) == value
+    return equals(table[name], value)
 
 
 def is_flagged(table: pa.Table) -> Bool[np.ndarray, " n"]:
     """Where the scan flagged a pair; skipped rows are not flagged."""
-    return np.array([flag is True for flag in table["is_poisoned"].to_pylist()], bool)
+    return equals(table["is_poisoned"], True)
 
 
 def _ranking(table: pa.Table) -> Float[np.ndarray, " n"]:

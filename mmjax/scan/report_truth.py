@@ -26,7 +26,7 @@ def compare(tables: Iterable[pa.Table], labels: pa.Table) -> Truth:
     """
     joined = join_truth(pa.concat_tables([t.select(list(_COLUMNS)) for t in tables]), labels)
     joined = joined.filter(pa.array(matches(joined, "status", "ok")))
-    truth = np.array(joined["truth"].to_pylist(), dtype=bool)
+    truth = joined["truth"].to_numpy(zero_copy_only=False)
     scores = column(joined, "poison_score")
     seeds = matches(joined, "coarse", "seed")
     fine = measure(scores, truth, flags=is_flagged(joined), seeds=seeds)

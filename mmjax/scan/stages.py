@@ -18,6 +18,7 @@ from mmjax.ops.gmm import Mixture, coverage_cut, fit_mixture
 from mmjax.scan import coarse, fine
 from mmjax.scan.blocks import EmbeddingBlock, chunk_size
 from mmjax.scan.coarse import COARSE
+from mmjax.scan.kept import Recall, anew
 from mmjax.scan.mapping import Mapping
 from mmjax.scan.options import StageConfig
 
@@ -97,6 +98,7 @@ def score(
     config: StageConfig | None = None,
     *,
     mesh: Mesh | None = None,
+    recall: Recall = anew,
 ) -> StageResult:
     """Score every pair and judge it.
 
@@ -106,6 +108,7 @@ def score(
         config: see `StageConfig`.
         mesh: devices that share the neighbour searches, which cost most; None = one. The result
             is the same on any number.
+        recall: may know figures that do not depend on `config` from an earlier call.
 
     Returns:
         Every scored row is benign, poisoned, mismatched or, when the set is too small or its
@@ -118,7 +121,9 @@ def score(
     config = config or StageConfig()
     config.validate()
     rows_at_once = chunk_size(blocks, config.chunk_rows)
-    first = coarse.score_blocks(blocks, mapping, rows_at_once)
+    first = recall(
+        "coarse", coarse.CoarseScores, lambda: coarse.score_blocks(blocks, mapping, rows_at_once)
+    )
     offsets = (0, *np.cumsum([b.valid.shape[0] for b in blocks]).tolist())
     rows = np.flatnonzero(first.scored)
     c = first.absolute
@@ -128,7 +133,7 @@ def score(
     mixture = fit_mixture(c[rows], components=config.components)
     assigned = coarse.assign(mixture, c)
     benign = coarse.benign_rows(mixture, c, assigned.lowest, config.gamma, config.select)
-    found = _fine(blocks, first, mapping, config, rows_at_once, mesh)
+    found = _fine(blocks, first, mapping, config, rows_at_once, mesh, recall)
     codes = coarse.partition(first.scored, benign, found.seeds)
     flagged, points = found.flagged & first.scored, found.points.copy()
     if config.fine_scope == "suspicious":
@@ -228,6 +233,7 @@ def _fine(
     config: StageConfig,
     chunk_rows: int,
     mesh: Mesh | None,
+    recall: Recall,
 ) -> fine.Fine:
     if config.mode == "paper":
         gamma_z = None if config.gamma_z == "auto" else config.gamma_z
@@ -238,6 +244,7 @@ def _fine(
             gamma_z=gamma_z,
             seed=config.seed,
             chunk_rows=chunk_rows,
+            recall=recall,
         )
     if mapping.calibration is None:
         raise WeightsError(
@@ -253,6 +260,7 @@ def _fine(
         seed=config.seed,
         chunk_rows=chunk_rows,
         mesh=mesh,
+        recall=recall,
     )
 
 

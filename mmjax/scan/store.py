@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Bool
 
 from mmjax.core.rundir import RunDir, atomic_path
+from mmjax.data.columns import equals
 from mmjax.data.loader import Record
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.encode import EncodedShard
@@ -86,14 +88,18 @@ def is_stored(run: RunDir, name: str, fingerprint: str, prefix: str = "") -> dic
 
 def read_block(folder: Path, name: str) -> EmbeddingBlock:
     """The memory-mapped embeddings of a stored shard."""
-    pairs = read_pairs(folder, name)
-    valid = np.array([s == "ok" for s in pairs.column("status").to_pylist()], dtype=bool)
     embeddings = folder / "embeddings"
     return EmbeddingBlock(
         np.load(embeddings / f"{name}.image.npy", mmap_mode="r", allow_pickle=False),
         np.load(embeddings / f"{name}.text.npy", mmap_mode="r", allow_pickle=False),
-        valid,
+        read_valid(folder, name),
     )
+
+
+def read_valid(folder: Path, name: str) -> Bool[np.ndarray, " n"]:
+    """Which rows of a stored shard can be scored."""
+    status = pq.read_table(folder / "pairs" / f"{name}.parquet", columns=["status"])["status"]
+    return equals(status, "ok")
 
 
 def read_pairs(folder: Path, name: str) -> pa.Table:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mmjax.core.rundir import atomic_path
 from mmjax.core.types import Verdict
+from mmjax.data.columns import counted, equals, is_among, members
 
 SCHEMA_VERSION = "1"
 VERDICT_SCHEMA = pa.schema(
@@ -97,8 +98,8 @@ def verdict_table(shard: str, pairs: pa.Table, columns: Mapping[str, np.ndarray]
             rows whose status is not `ok` is not read.
     """
     n = pairs.num_rows
-    skipped = np.array([s != "ok" for s in pairs.column("status").to_pylist()], dtype=bool)
-    verdict = np.where(skipped, "skipped", columns["verdict"].astype(object))
+    skipped = ~equals(pairs.column("status"), "ok")
+    verdict = np.where(skipped, "skipped", columns["verdict"])
     arrays: dict[str, pa.Array | pa.ChunkedArray] = {
         "shard": pa.array([shard] * n, pa.string()),
         "ordinal": pa.array(np.arange(n, dtype=np.int32)),
@@ -138,14 +139,13 @@ def write_verdicts(
         written.append(f"{name}.parquet")
         with atomic_path(folder / "verdicts" / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary)
-        given = table.column("verdict").to_pylist()
-        verdicts.update(given)
-        statuses.update(table.column("status").to_pylist())
-        for row in table.column("flags").to_pylist():
-            flags.update(row)
+        given = table.column("verdict")
+        verdicts.update(counted(given))
+        statuses.update(counted(table.column("status")))
+        flags.update(counted(members(table.column("flags"))))
         small = table.select(["shard", "ordinal", "key", "verdict"])
-        for manifest, members in listed.items():
-            parts[manifest].append(small.filter(pa.array([v in members for v in given])))
+        for manifest, wanted in listed.items():
+            parts[manifest].append(small.filter(is_among(given, wanted)))
     remove_others(folder / "verdicts", written)
     empty = VERDICT_SCHEMA.empty_table().select(["shard", "ordinal", "key", "verdict"])
     for manifest, tables_of in parts.items():

@@ -35,7 +35,7 @@ def accounts(path: Path, run: dict[str, Any]) -> list[str]:
     found = []
     read = {unit: entry["rows"] for unit, entry in journal_entries(path) if "rows" in entry}
     for name, number in Counter(rows["shard"].to_pylist()).items():
-        wanted = read.get(name, number)  # embeddings and rescores have no shards of their own
+        wanted = read.get(name, number)  # rescores have no shards of their own
         if wanted != number:
             found.append(f"verdicts/{name}.parquet: {number} rows, {wanted} were read")
     for column, key in (("verdict", "counts"), ("status", "statuses")):

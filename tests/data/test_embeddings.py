@@ -6,7 +6,7 @@ import pytest
 from pyarrow import parquet
 
 from mmjax.core.errors import InputError
-from mmjax.data.embeddings import is_embeddings, open_embeddings, write_embeddings
+from mmjax.data.embeddings import is_embeddings, open_embeddings, release, write_embeddings
 from mmjax.data.sources import open_source
 
 ROWS, WIDTH = 23, 4
@@ -165,3 +165,26 @@ def test_folders_without_embeddings(tmp_path, folder):
         write_embeddings(
             tmp_path, np.ones((2, 3)), np.ones((2, 3)), captions=["a"], image_paths=["b", "c"]
         )
+
+
+def test_what_is_released_can_be_read_again_and_changes_of_a_private_copy_stay(tmp_path):
+    file = tmp_path / "rows.npy"
+    np.save(file, np.arange(4096, dtype=np.float32).reshape(1024, 4))
+    mapped = np.load(file, mmap_mode="r")
+    release(mapped)
+    np.testing.assert_array_equal(mapped[-1], [4092, 4093, 4094, 4095])
+    private = np.load(file, mmap_mode="c")
+    private[0] = 7
+    release(private)
+    release(np.ones((2, 2)))
+    np.testing.assert_array_equal(private[0], 7)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_norms_of_the_largest_and_smallest_rows_are_norms(kind, tmp_path):
+    most, least = (float(f(np.finfo(kind))) for f in (lambda i: i.max, lambda i: i.tiny))
+    rows = np.array([[0.6, 0.8], [most, 0], [least, 0], [0, 0], [np.nan, 1]], kind)
+    write_embeddings(tmp_path, rows, rows, captions=["c"] * 5, image_paths=["p"] * 5)
+    part = open_embeddings(tmp_path).open_shard(open_embeddings(tmp_path).shards[0])
+    assert part.valid.tolist() == [True, True, True, False, False]
+    assert part.norm_error == pytest.approx(most - 1)

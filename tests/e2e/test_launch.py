@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from tests.conftest import ROOT
 from tests.e2e.conftest import SECONDS, World, environment, hashes, verdicts
+from tests.e2e.jobset_schema import JOBSET
 
 pytestmark = pytest.mark.e2e
 LAUNCH = ROOT / "launch"
@@ -50,7 +52,7 @@ def machines(tmp_path: Path):
     """A folder of programs that note their arguments, and what they noted."""
     folder, calls = tmp_path / "bin", tmp_path / "calls"
     folder.mkdir()
-    for name in ("srun", "scontrol", "gcloud", "kubectl", "mmjax"):
+    for name in ("srun", "scontrol", "gcloud", "kubectl", "xpk", "mmjax"):
         (folder / name).write_text(FAKE.format(python=sys.executable))
         (folder / name).chmod(0o755)
 
@@ -62,7 +64,7 @@ def machines(tmp_path: Path):
 
 def test_scripts_are_sound() -> None:
     scripts = [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), ROOT / ".ci" / "run"]
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     found = subprocess.run(
         [BIN / "shellcheck", *scripts], capture_output=True, text=True, check=False
     )
@@ -126,12 +128,20 @@ def test_sigterm_reaches_every_process(world: World, tmp_path: Path) -> None:
     assert said.count("start the same command again") == 2
 
 
-def test_an_array_of_slurm_jobs_is_the_parts_and_the_job_after_it_decides(machines) -> None:
+@pytest.mark.parametrize(("first", "step"), [(1, 1), (0, 2), (3, 5)])
+def test_an_array_of_slurm_jobs_is_the_parts_and_the_job_after_it_decides(
+    first: int, step: int, machines
+) -> None:
     folder, calls, noted = machines
-    array = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1", "CALLS": str(calls)}
+    array = {
+        "SLURM_ARRAY_TASK_COUNT": "4",
+        "SLURM_ARRAY_TASK_MIN": str(first),
+        "SLURM_ARRAY_TASK_STEP": str(step),
+        "CALLS": str(calls),
+    }
     given = ("my shards/{0..3}.tar", "--out=run")
     plain = {"MMJAX": str(folder / "mmjax"), "CALLS": str(calls)}
-    for task in range(1, 5):
+    for task in range(first, first + 4 * step, step):
         more = array | {"SLURM_ARRAY_TASK_ID": str(task)}
         assert launch("slurm_scan.sbatch", *given, **plain | more).returncode == 0
     assert launch("slurm_scan.sbatch", *given, **plain).returncode == 0
@@ -179,7 +189,9 @@ def gke(*arguments: str) -> dict[str, Any]:
     options = ("--name=n", "--image=i", "--topology=2x4", "--dry_run")
     ran = launch("gke.py", *options, *arguments)
     assert ran.returncode == 0, ran.stderr
-    return yaml.safe_load(ran.stdout)
+    made = yaml.safe_load(ran.stdout)
+    jsonschema.validate(made, JOBSET)
+    return made
 
 
 def test_a_jobset_is_made_for_a_slice() -> None:
@@ -196,6 +208,54 @@ def test_a_jobset_is_made_for_a_slice() -> None:
     train = gke("train")["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     assert train["containers"][0]["command"] == ["mmjax", "train", "--coordinator=auto"]
     assert len(train["containers"][0]["env"]) == 1
+
+
+def test_a_jobset_of_odd_names_is_text_and_the_schema_sees_what_a_cluster_would_refuse() -> None:
+    made = gke("--hosts=1", "--claim=123", "--accelerator=true", "train", "--seed=1")
+    spec = made["spec"]["replicatedJobs"][0]["template"]["spec"]
+    pod = spec["template"]["spec"]
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "123"
+    for spoiled, field, value in (
+        (pod["containers"][0], "resourcs", {}),
+        (pod["containers"][0]["resources"]["limits"], "google.com/tpu", None),
+        (pod, "restartPolicy", "OnFailure"),
+        (pod["nodeSelector"], "cloud.google.com/gke-tpu-topology", 4),
+        (spec, "parallelism", "2"),
+        (made["spec"]["failurePolicy"]["rules"][0], "name", "ask-the-user"),
+        (made["metadata"], "name", "Upper"),
+    ):
+        before = dict(spoiled)
+        spoiled[field] = value
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(made, JOBSET)
+        spoiled.clear()
+        spoiled.update(before)
+    jsonschema.validate(made, JOBSET)
+
+
+def test_a_workload_of_xpk_is_the_parts_or_one_run(machines) -> None:
+    folder, calls, noted = machines
+    given = {"CLUSTER": "c", "WORKLOAD": "w", "IMAGE": "i", "TPU_TYPE": "v5litepod-16"}
+    more = {"CALLS": str(calls), "HOSTS": "4", **given}
+    ran = launch("xpk.sh", "scan", "my shards", "--out=run", first=folder, **more)
+    assert ran.returncode == 0, ran.stderr
+    assert launch("xpk.sh", "train", "--out=run", first=folder, **more).returncode == 0
+    scan, train = noted()
+    assert scan[:3] == ["xpk", "workload", "create"]
+    assert {"--cluster=c", "--workload=w", "--tpu-type=v5litepod-16"} < set(scan)
+    command = scan[-1].removeprefix("--command=")
+    # as the shell in the container would run it
+    stand_in = 'mmjax() { printf "%s\\n" "$TPU_PROCESS_BOUNDS" "$@"; }; '
+    said = subprocess.run(
+        ["bash", "-c", stand_in + command],
+        env={"JOB_COMPLETION_INDEX": "3", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.splitlines() == ["1,1,1", "scan", "my shards", "--out=run", "--part=3/4"]
+    assert train[-1] == "--command=mmjax train --out=run --coordinator=auto"
+    assert launch("xpk.sh", "scan", first=folder, CALLS=str(calls)).returncode == 2
 
 
 def test_a_jobset_is_applied(machines) -> None:

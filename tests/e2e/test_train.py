@@ -1,6 +1,7 @@
-"""`mmjax train` in processes of its own: terminated, resumed, two processes as one."""
+"""`mmjax train` in processes of its own: terminated, killed, resumed, two processes as one."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -26,13 +27,20 @@ OPTIONS = (
 )
 
 
-def start(world: World, out: Path, *more: str, stop: int, devices: int) -> subprocess.Popen[str]:
+def start(
+    world: World, out: Path, *more: str, stop: int | str, devices: int
+) -> subprocess.Popen[str]:
+    arguments = [*OPTIONS, f"--weights={world.weights}", f"--out={out}", *more]
+    return start_verb("train", *arguments, stop=stop, devices=devices)
+
+
+def start_verb(
+    verb: str, *arguments: str, stop: int | str = 0, devices: int
+) -> subprocess.Popen[str]:
     # the compiler's slow passes only cost minutes here
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    driver = [sys.executable, "-m", "tests.e2e.terminated", str(stop), "train"]
-    arguments = [*OPTIONS, f"--weights={world.weights}", f"--out={out}", *more]
     return subprocess.Popen(
-        [*driver, *arguments],
+        [sys.executable, "-m", "tests.e2e.terminated", str(stop), verb, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -47,22 +55,22 @@ def end(*started: subprocess.Popen[str]) -> tuple[list[int], str]:
     return [process.returncode for process in started], "\n".join(said)
 
 
-def two(world: World, out: Path, *more: str, stop: int) -> tuple[list[int], str]:
-    """Two processes of two devices each; the first is terminated after `stop` steps."""
+def two(world: World, out: Path, *more: str, stop: int | str) -> tuple[list[int], str]:
+    """Two processes of two devices each; the first is signalled after `stop` steps."""
+    arguments = (*OPTIONS, f"--weights={world.weights}", f"--out={out}", *more)
+    return together("train", *arguments, stop=stop, devices=2)
+
+
+def together(
+    verb: str, *arguments: str, stop: int | str = 0, devices: int
+) -> tuple[list[int], str]:
+    """A verb in two processes that join."""
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
-    joined = (f"--coordinator=localhost:{port}", "--processes=2")
+    joined = (*arguments, f"--coordinator=localhost:{port}", "--processes=2")
     return end(
         *(
-            start(
-                world,
-                out,
-                *more,
-                *joined,
-                f"--process={i}",
-                stop=stop if i == 0 else 0,
-                devices=2,
-            )
+            start_verb(verb, *joined, f"--process={i}", stop=stop if i == 0 else 0, devices=devices)
             for i in range(2)
         )
     )
@@ -109,6 +117,21 @@ def test_two_processes_train_stop_and_resume_together(
     assert 5 < int(saved[0]) < STEPS
     codes, said = two(world, out, stop=0)
     assert codes == [0, 0], said
+    np.testing.assert_allclose(curve(out), curve(whole), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(
+    world: World, whole: Path, tmp_path: Path
+) -> None:
+    out, often = tmp_path / "run", "--config.checkpoint_every=5"
+    codes, said = two(world, out, often, stop="13:9")
+    assert codes[0] == -signal.SIGKILL, said
+    assert codes[1] != 0, "no process waits for ever for a lost one"
+    assert (out / "checkpoints" / "10").is_dir()
+    codes, said = two(world, out, often, stop=0)
+    assert codes == [0, 0], said
+    assert "first metrics are of step 11" in said
     np.testing.assert_allclose(curve(out), curve(whole), rtol=1e-5)
 
 

@@ -65,10 +65,10 @@ def measured(*arguments: str) -> Step:
 
 
 def rehearse(folder: Path, pairs: int, dimension: int, mode: str, kind: str) -> dict[str, Any]:
-    """Draw a set if it is not there, fit a mapping, scan, and decide once more.
+    """Draw a set and fit a mapping if they are not there, scan, and decide once more.
 
     Args:
-        folder: takes the sets and the runs; sets that are there are used again.
+        folder: takes the sets, the mapping and the runs; it has no run of this size yet.
         pairs: how many are scanned.
         dimension: of the embeddings.
         mode: of the scan.
@@ -82,11 +82,11 @@ def rehearse(folder: Path, pairs: int, dimension: int, mode: str, kind: str) -> 
         write_set(reference, min(REFERENCE, pairs), dimension, seed=0, clean=True)
     if not (scanned / "poison_labels.parquet").exists():
         write_set(scanned, pairs, dimension, seed=0)
+    mapping = folder / f"mapping-{dimension}-{kind}"
+    if not (mapping / "mapping.json").exists():
+        measured("fit-mapping", str(reference), f"--out={mapping}", f"--config.fit.kind={kind}")
     name = f"{pairs}-{dimension}-{mode}-{kind}"
-    mapping, run, again = (folder / f"{what}-{name}" for what in ("mapping", "run", "rescored"))
-    fitted = measured(
-        "fit-mapping", str(reference), f"--out={mapping}", f"--config.fit.kind={kind}"
-    )
+    run, again = (folder / f"{what}-{name}" for what in ("run", "rescored"))
     first = measured(
         *("scan", str(scanned), f"--mapping={mapping}", f"--out={run}"),
         f"--config.stages.mode={mode}",
@@ -99,7 +99,7 @@ def rehearse(folder: Path, pairs: int, dimension: int, mode: str, kind: str) -> 
         "kind": kind,
         "cores": len(os.sched_getaffinity(0)),
         "versions": versions(),
-        "steps": [step._asdict() for step in (fitted, first, second)],
+        "steps": [step._asdict() for step in (first, second)],
         "stored_bytes": sum(file.stat().st_size for file in scanned.rglob("*.npy")),
         "run_bytes": sum(file.stat().st_size for file in run.rglob("*") if file.is_file()),
         "found": _found(run, scanned),

@@ -67,8 +67,6 @@ def _slopes(same: list[dict[str, Any]]) -> Iterator[str]:
         return
     more = large["pairs"] - small["pairs"]
     for i, step in enumerate(large["steps"]):
-        if step["name"] == "fit-mapping":
-            continue
         cpu, memory = (
             (step[name] - small["steps"][i][name]) / more for name in ("cpu", "resident")
         )

@@ -47,7 +47,7 @@ def result(pairs, cpu, memory, mode="paper"):
     step = {"seconds": 1.0, "cpu": cpu, "resident": memory, "load": 1.0}
     return {
         "pairs": pairs, "dimension": 8, "mode": mode, "kind": "ridge", "stored_bytes": 4e9,
-        "steps": [{"name": name, **step} for name in ("fit-mapping", "scan", "rescore")],
+        "steps": [{"name": name, **step} for name in ("scan", "rescore")],
         "found": {"poisoned": 9, "flagged": 8, "wrongly": 1},
     }  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_a_rehearsal_leaves_a_result_and_a_page(tmp_path) -> None:
     assert rehearsal.main(given) == 0
     found = json.loads((tmp_path / "rehearsal-paper-ridge-3000-32.json").read_text())
     assert sum(found["counts"].values()) == 3000
-    assert [step["name"] for step in found["steps"]] == ["fit-mapping", "scan", "rescore"]
+    assert [step["name"] for step in found["steps"]] == ["scan", "rescore"]
     assert all(step["resident"] > 1e8 and step["cpu"] > 0.5 for step in found["steps"])
     assert found["stored_bytes"] > 2 * 3000 * 32 * 2
     assert "| paper, ridge | 3,000 | scan |" in (tmp_path / "rehearsal.md").read_text()

@@ -1,6 +1,5 @@
 """Precomputed embeddings in clip-retrieval's layout: img_emb/, text_emb/ and metadata/."""
 
-import mmap
 import re
 import tokenize
 import warnings
@@ -16,14 +15,13 @@ from pyarrow import parquet
 from mmjax.core.errors import InputError
 from mmjax.core.rundir import atomic_path
 from mmjax.data.columns import is_plain_text, is_trimmed
+from mmjax.data.mapped import row_norms
 from mmjax.data.parquets import texts
 from mmjax.data.records import clean_caption, clean_text
 from mmjax.data.shards import Shard, file_fingerprint
 
 _LAYOUT = (("img_emb", "img_emb", "npy"), ("text_emb", "text_emb", "npy"))
 _METADATA = ("metadata", "metadata", "parquet")
-_CHUNK_ROWS = 8_192
-_TINY = 1e-18
 
 
 class EmbeddingShard(NamedTuple):
@@ -34,8 +32,8 @@ class EmbeddingShard(NamedTuple):
     """
 
     name: str
-    image: Float[np.ndarray, "n d"]
-    text: Float[np.ndarray, "n d"]
+    image: Float[np.ndarray, "_ _"]
+    text: Float[np.ndarray, "_ _"]
     keys: tuple[str, ...]
     captions: tuple[str | None, ...]
     image_paths: tuple[str, ...]
@@ -104,32 +102,6 @@ def _load(path: Path) -> np.ndarray:
             "pair, are wanted"
         )
     return array
-
-
-def release(rows: np.ndarray) -> None:
-    """Let go of the memory that reading a mapped array took; it can be read again."""
-    if isinstance(rows.base, mmap.mmap) and not rows.flags.writeable:
-        rows.base.madvise(mmap.MADV_DONTNEED)
-
-
-def _norms(array: np.ndarray) -> np.ndarray:
-    """Euclidean norm of every row, NaN where it holds NaN or infinity."""
-    norms = np.empty(len(array))
-    wide = np.promote_types(array.dtype, np.float32)
-    for start in range(0, len(array), _CHUNK_ROWS):
-        with np.errstate(invalid="ignore"):  # a NaN that signals is a NaN
-            chunk = np.asarray(array[start : start + _CHUNK_ROWS], wide)
-        here = norms[start : start + len(chunk)]
-        here[:] = np.sqrt(np.einsum("nd,nd->n", chunk, chunk))
-        # a sum of squares may overflow or vanish where no element does
-        for row in np.flatnonzero(~np.isfinite(here) | (here < _TINY)):
-            largest = np.abs(chunk[row]).max(initial=0)
-            if np.isfinite(largest) and largest > 0:
-                here[row] = largest * np.linalg.norm((chunk[row] / largest).astype(np.float64))
-            else:
-                here[row] = np.nan if largest else 0
-    release(array)
-    return norms
 
 
 def _metadata(path: Path) -> pa.Table:
@@ -220,7 +192,7 @@ def _open_part(name: str, files: Sequence[Path]) -> EmbeddingShard:
         for row, (key, path) in enumerate(zip(_names(table, "key"), paths, strict=True))
     ]
     captions, flags = _captions(table.column("caption"))
-    norms = {"image": _norms(image), "caption": _norms(text)}
+    norms = {"image": row_norms(image), "caption": row_norms(text)}
     bad = {which: ~(found > 0) for which, found in norms.items()}  # NaN is not larger
     missing = np.array([caption is None for caption in captions], bool)
     statuses, messages = ["ok"] * rows, [""] * rows

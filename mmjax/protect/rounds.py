@@ -155,7 +155,7 @@ def _round(work: Work, number: int, before: State, after: State) -> float:
     key = stream(jax.random.key(config.seed), "noise", number)
     losses: list[float] = []
     with contextlib.ExitStack() as stack:
-        noise = stack.enter_context(_changing(work, before.noise, after.noise))
+        noise = stack.enter_context(_changing(before.noise, after.noise))
         batches = list(_batches(work, number))
         told = meter(len(batches), f"round {number + 1}", unit="batches")
         stack.enter_context(contextlib.closing(told))
@@ -170,14 +170,13 @@ def _round(work: Work, number: int, before: State, after: State) -> float:
 
 
 @contextlib.contextmanager
-def _changing(work: Work, before: Path, after: Path) -> Iterator[Int8[np.ndarray, "c s s 3"]]:
+def _changing(before: Path, after: Path) -> Iterator[Int8[np.ndarray, "c s s 3"]]:
     """The noises of a round, to be changed in place; the first process writes them to `after`.
 
-    The others keep what they must see again within the round, noise that all pairs share.
+    The others keep theirs in memory: pairs that fill up the last batch were changed before it.
     """
     if not distributed.is_primary():
-        shared = work.config.noise.scope == "user"
-        yield np.load(before, mmap_mode="c" if shared else "r")
+        yield np.load(before, mmap_mode="c")
         return
     with atomic_path(after) as temporary:
         shutil.copyfile(before, temporary)
@@ -240,10 +239,10 @@ def _protect(
         return []
     made, left = work.kernels.descend(variables, given, values, words(), put_state(key, work.mesh))
     made, left = gather((made, left), work.mesh)
-    if not own_noise:
-        noise[:] = made
-    elif noise.flags.writeable:
+    if own_noise:
         noise[pairs.noise[changed]] = made[: batch.changing]
+    else:
+        noise[:] = made
     return [float(left)]
 
 

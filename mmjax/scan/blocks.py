@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from mmjax.data.embeddings import release
+from mmjax.data.mapped import release
 
 
 class EmbeddingBlock(NamedTuple):

@@ -6,7 +6,8 @@ import pytest
 from pyarrow import parquet
 
 from mmjax.core.errors import InputError
-from mmjax.data.embeddings import is_embeddings, open_embeddings, release, write_embeddings
+from mmjax.data.embeddings import is_embeddings, open_embeddings, write_embeddings
+from mmjax.data.mapped import release
 from mmjax.data.sources import open_source
 
 ROWS, WIDTH = 23, 4

@@ -58,24 +58,31 @@ def _rows(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _slopes(same: list[dict[str, Any]]) -> Iterator[str]:
-    """What a million pairs more cost, between the two largest sizes; and the far end."""
+    """What a million pairs more cost, from the smallest to the largest size; and the far end."""
     if len(same) < 2:
         return
-    small, large = same[-2:]
+    small, large = same[0], same[-1]
     if large["mode"] == "robust":
         yield _searched(small, large)
         return
     more = large["pairs"] - small["pairs"]
-    for i, step in enumerate(large["steps"]):
-        cpu, memory = (
-            (step[name] - small["steps"][i][name]) / more for name in ("cpu", "resident")
-        )
+    for before, after in zip(small["steps"], large["steps"], strict=True):
+        cpu, memory = ((after[name] - before[name]) / more for name in ("cpu", "resident"))
+        told = [
+            _grown(cpu, "CPU seconds", 1e6, f"{FAR * cpu / 3600:.1f} CPU hours"),
+            _grown(memory, "MB of memory", 1.0, f"{FAR * memory / 1e9:.0f} GB"),
+        ]
         yield (
-            f"- {large['mode']}, {large['kind']}, {step['name']}: {1e6 * cpu:.1f} CPU seconds and "
-            f"{memory:.0f} MB a million pairs more ({small['pairs']:,} to "
-            f"{large['pairs']:,}). On a line, {FAR / 1e6:.0f} million pairs would take "
-            f"{FAR * cpu / 3600:.1f} CPU hours and {FAR * memory / 1e9:.0f} GB."
+            f"- {large['mode']}, {large['kind']}, {after['name']}, a million pairs more "
+            f"({small['pairs']:,} to {large['pairs']:,}): {'; '.join(told)}."
         )
+
+
+def _grown(slope: float, unit: str, scale: float, far: str) -> str:
+    """A slope by the pair, by the million, and what it comes to; too small a one cannot be told."""
+    if slope <= 0:
+        return f"no growth in {unit} that these sizes could tell"
+    return f"{scale * slope:,.1f} {unit}, on a line {far} for {FAR / 1e6:.0f} million"
 
 
 def _searched(small: dict[str, Any], large: dict[str, Any]) -> str:

@@ -52,12 +52,12 @@ def result(pairs, cpu, memory, mode="paper"):
     }  # fmt: skip
 
 
-def test_the_page_tells_slopes_between_the_two_largest_sizes() -> None:
-    made = page([result(2_000_000, 30, 3e9), result(10, 99, 9e9), result(1_000_000, 20, 2e9)])
+def test_the_page_tells_slopes_between_the_smallest_and_the_largest_size() -> None:
+    made = page([result(3_000_000, 40, 2e9), result(1_500_000, 9, 1), result(1_000_000, 20, 3e9)])
     assert made.count("| 8 of 9 |") == 3
     line = next(line for line in made.splitlines() if line.startswith("- paper, ridge, scan"))
-    assert "10.0 CPU seconds and 1000 MB a million pairs more (1,000,000 to 2,000,000)" in line
-    assert "400 million pairs would take 1.1 CPU hours and 400 GB" in line
+    assert "a million pairs more (1,000,000 to 3,000,000): 10.0 CPU seconds, " in line
+    assert "on a line 1.1 CPU hours for 400 million; no growth in MB of memory" in line
 
 
 def test_the_page_tells_what_a_search_costs() -> None:

@@ -242,8 +242,8 @@ def _captions(
 
 def write_embeddings(
     folder: str | Path,
-    image: Float[np.ndarray, "n d"],
-    text: Float[np.ndarray, "n d"],
+    image: Float[np.ndarray, "_ _"],
+    text: Float[np.ndarray, "_ _"],
     *,
     captions: Sequence[str | None],
     image_paths: Sequence[str],

@@ -24,11 +24,18 @@ for name, value in SETTINGS.items():
 
 from beartype import BeartypeConf  # noqa: E402
 from beartype.claw import beartype_packages  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
-# the layers without arithmetic; the others are under jaxtyping's hook (pyproject.toml), which
-# checks shapes too but takes .1 ms a call
-LAYERS = ("mmjax.core", "mmjax.data")
-beartype_packages(LAYERS, conf=BeartypeConf(is_pep484_tower=True))
+# what handles arrays is under jaxtyping's hook (pyproject.toml: whole layers), which checks shapes
+# too but takes .1 ms a call; the rest of the two layers that read files is called row by row
+MODULES = [file for layer in ("core", "data") for file in (ROOT / "mmjax" / layer).glob("[!_]*.py")]
+WITH_ARRAYS = {file for file in MODULES if "jaxtyping" in file.read_text()}
+NAMES = {file: f"mmjax.{file.parent.name}.{file.stem}" for file in MODULES}
+install_import_hook([NAMES[file] for file in WITH_ARRAYS], "beartype.beartype")
+beartype_packages(
+    [name for file, name in NAMES.items() if file not in WITH_ARRAYS],
+    conf=BeartypeConf(is_pep484_tower=True),
+)
 
 import jax  # noqa: E402
 

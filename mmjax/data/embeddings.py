@@ -32,8 +32,8 @@ class EmbeddingShard(NamedTuple):
     """
 
     name: str
-    image: Float[np.ndarray, "_ _"]
-    text: Float[np.ndarray, "_ _"]
+    image: Float[np.ndarray, "n d"]
+    text: Float[np.ndarray, "n d"]
     keys: tuple[str, ...]
     captions: tuple[str | None, ...]
     image_paths: tuple[str, ...]
@@ -242,8 +242,8 @@ def _captions(
 
 def write_embeddings(
     folder: str | Path,
-    image: Float[np.ndarray, "_ _"],
-    text: Float[np.ndarray, "_ _"],
+    image: Float[np.ndarray, "n d"],
+    text: Float[np.ndarray, "n d"],
     *,
     captions: Sequence[str | None],
     image_paths: Sequence[str],

@@ -33,8 +33,8 @@ def read(folder: Path, memory: float) -> tuple[PairTable, tuple]:
 
 @pytest.mark.parametrize("fits", [0, COUNT])
 def test_decoded_later_they_are_the_same(folder: Path, fits: int) -> None:
-    held, rows = read(folder, (COUNT + 1) * SIZE * SIZE * 3)
-    stored, same_rows = read(folder, fits * SIZE * SIZE * 3)
+    held, rows = read(folder, 3.0 * (COUNT + 1) * SIZE * SIZE)
+    stored, same_rows = read(folder, 3.0 * fits * SIZE * SIZE)
     assert isinstance(held.images, np.ndarray)
     assert isinstance(stored.images, StoredImages)
     assert len(stored.images) == COUNT + 1
@@ -49,14 +49,14 @@ def test_decoded_later_they_are_the_same(folder: Path, fits: int) -> None:
 
 
 def test_the_fingerprint_is_that_of_the_files(folder: Path) -> None:
-    before = fingerprint(read(folder, 0)[0])
-    assert fingerprint(read(folder, 0)[0]) == before
+    before = fingerprint(read(folder, 0.0)[0])
+    assert fingerprint(read(folder, 0.0)[0]) == before
     write_tar(folder / "last.tar", pair("other", 8, b"caption 0"))
-    assert fingerprint(read(folder, 0)[0]) != before
+    assert fingerprint(read(folder, 0.0)[0]) != before
 
 
 def test_a_set_that_changes_meanwhile_is_told(folder: Path) -> None:
-    table, _ = read(folder, 0)
+    table, _ = read(folder, 0.0)
     write_tar(
         folder / "last.tar", [plain("twice0.jpg", b"no image"), plain("twice0.txt", b"words")]
     )

@@ -14,12 +14,12 @@ _TABLES, _FIGURES = "mmjax.evaluate.cfbd_tables", "mmjax.evaluate.cfbd_figures"
 _PAGES = "mmjax.evaluate.cfbd_pages"
 _TRAINING = "mmjax.evaluate.cfbd_training"
 _TRAINED = (
-    "A small CLIP is trained from scratch on 10,000 generated scenes of 37 classes a seed, 3 % of "
-    "them poisoned, and judged on 2,000 other scenes with one object each; the bundled demo model "
-    "scans, F is fitted (ridge) on 3,000 more. Patches take a quarter of the side, optimised "
-    "triggers few steps. Defences in training run at the learning rate of the row without "
-    "defence; ABL is told how many pairs are poisoned. CleanCLIP fine-tunes the model trained "
-    "without defence on the 3,000 clean scenes."
+    "The bundled demo model is fine-tuned on 3,000 generated scenes of 37 classes a seed, 3 % of "
+    "them poisoned, for five epochs, and judged on 2,000 other scenes with one object each; the "
+    "same model scans, F is fitted (ridge) on 1,500 more. Patches take a quarter of the side, "
+    "optimised triggers few steps. Defences in training run at the learning rate of the row "
+    "without defence; ABL is told how many pairs are poisoned. CleanCLIP fine-tunes the model trained "
+    "without defence on the 1,500 clean scenes."
 )
 
 

@@ -18,8 +18,8 @@ _TRAINED = (
     "them poisoned, for five epochs, and judged on 2,000 other scenes with one object each; the "
     "same model scans, F is fitted (ridge) on 1,500 more. Patches take a quarter of the side, "
     "optimised triggers few steps. Defences in training run at the learning rate of the row "
-    "without defence; ABL is told how many pairs are poisoned. CleanCLIP fine-tunes the model trained "
-    "without defence on the 1,500 clean scenes."
+    "without defence; ABL is told how many pairs are poisoned. CleanCLIP fine-tunes the model "
+    "trained without defence on the 1,500 clean scenes."
 )
 
 

@@ -123,6 +123,11 @@ def test_a_signal_during_a_callback_that_swallows_errors_is_not_lost(
         return 0
 
     monkeypatch.setattr("mmjax.cli.scanning.verify", verb)
-    assert main(["verify", "x"]) == code
+    # a shell's background processes ignore SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["verify", "x"]) == code
+    finally:
+        signal.signal(signal.SIGINT, before)
     said = capsys.readouterr().err
     assert said == f"mmjax: {says}; the same command goes on from here\n"

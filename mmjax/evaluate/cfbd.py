@@ -112,8 +112,9 @@ CFBD: dict[str, Experiment] = {
         "The false-discovery rate asked for, and the realised one",
         (
             "A discovery is a pair flagged as poisoned; one that is merely wrong counts as false. "
-            "A set with no discovery has rate 0. Goals allow two standard errors of the mean over "
-            "seeds. Embeddings: see flickr8k-embeddings.md.",
+            "A set with no discovery has rate 0, one without poison 1 if any pair is flagged. "
+            "Goals allow two standard errors of the mean over seeds. Embeddings (with --data): "
+            "see flickr8k-embeddings.md; scenes (without):",
             _SMALL,
         ),
         needs=(),

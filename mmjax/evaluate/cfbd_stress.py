@@ -27,11 +27,20 @@ from mmjax.evaluate.planted import (
 from mmjax.scan import stages
 from mmjax.scan.detection import measure
 from mmjax.scan.detectors import EncodedSet
+from mmjax.scan.kept import Memory
 
 ASKED = (0.01, 0.05, 0.1, 0.2)
 """False-discovery rates that are asked for."""
 ON_SCENES = ("badnets", "blended", "badnets_natural")
-ON_EMBEDDINGS = ("BadNets, templates", "ten targets, 2 % shuffled", "natural: snow", "natural: dog")
+ON_EMBEDDINGS = (
+    "BadNets, templates",
+    "ten targets, 2 % shuffled",
+    "natural: snow",
+    "natural: dog",
+    "nothing",
+    "nothing, 2 % shuffled",
+    "nothing, one caption on 200 photos",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +200,10 @@ def case_attack(
 def false_discoveries(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """The realised false-discovery rate of the robust mode, by the rate asked for.
 
-    On scenes, and with `config.data` on flickr8k_embeddings too.
+    On scenes; with `config.data` on flickr8k_embeddings instead.
     """
+    if config.data and config.scale == "small":
+        return _on_embeddings(config, out, say)
 
     def cell(name: str):
         def make(clean: CleanSet, seed: int) -> Rows:
@@ -201,19 +212,24 @@ def false_discoveries(config: ReproduceConfig, out: Path, say: Say) -> Rows:
 
         return {"case": f"scenes: {name}"}, make
 
-    rows = run_cells(config, out, say, [cell(name) for name in ON_SCENES])
-    if config.scale == "paper" or not config.data:
-        return rows
-    base = read_base(Path(config.data))
+    return run_cells(config, out, say, [cell(name) for name in ON_SCENES])
+
+
+def _on_embeddings(config: ReproduceConfig, out: Path, say: Say) -> Rows:
+    base, rows = read_base(Path(config.data)), []
     mapping = fit_base(base)
-    for name in ON_EMBEDDINGS:
-        for seed in config.seeds:
-            made = plant_embeddings(base, CASES[name], seed)
-            encoded = EncodedSet(made.blocks, made.captions, mapping, seed=seed)
+    for seed in config.seeds:
+        for name in ON_EMBEDDINGS:
+
+            def make(name: str = name, seed: int = seed) -> Rows:
+                made = plant_embeddings(base, CASES[name], seed)
+                encoded = EncodedSet(made.blocks, made.captions, mapping, seed=seed)
+                return realised(encoded, made.poisoned)
+
             case = f"embeddings: {name}"
             found = keep(
                 cell_path(out, identity(config), config.experiment, case, seed),
-                lambda encoded=encoded, made=made: realised(encoded, made.poisoned),
+                make,
                 lambda case=case, seed=seed: say(f"case {case}, seed {seed}"),
             )
             rows += [{"case": case, "seed": seed, **row} for row in found]
@@ -223,11 +239,17 @@ def false_discoveries(config: ReproduceConfig, out: Path, say: Say) -> Rows:
 def realised(
     encoded: EncodedSet, poisoned: Bool[np.ndarray, " n"], asked: Sequence[float] = ASKED
 ) -> Rows:
-    """The share of clean pairs among those flagged as poisoned, 0 where none is flagged."""
+    """The share of clean pairs among those flagged as poisoned, 0 where none is flagged.
+
+    The scores are those of the first rate; only the decision is made anew for the others.
+    """
     rows: Rows = []
+    recall = Memory()
     for fdr in asked:
         config = dataclasses.replace(encoded.config, fdr=fdr)
-        result = stages.score(encoded.blocks, encoded.mapping, config, mesh=encoded.mesh)
+        result = stages.score(
+            encoded.blocks, encoded.mapping, config, mesh=encoded.mesh, recall=recall
+        )
         flags = result.scores.verdict == stages.VERDICTS.index("poisoned")
         found = measure(result.scores.poison_score, poisoned, flags=flags)
         told: dict[str, Any] = dataclasses.asdict(found)

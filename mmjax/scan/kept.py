@@ -32,6 +32,20 @@ def anew(name: str, kind: Callable[..., T], make: Callable[[], T]) -> T:
     return make()
 
 
+class Memory:
+    """A `Recall` that remembers what it had made, for as long as it lives."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    def __call__(self, name: str, kind: Callable[..., T], make: Callable[[], T]) -> T:
+        """What `name` stands for: made the first time."""
+        del kind
+        if name not in self._known:
+            self._known[name] = make()
+        return self._known[name]
+
+
 class Kept:
     """A `Recall` of a run folder.
 

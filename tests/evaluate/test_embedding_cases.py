@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import InputError
-from mmjax.evaluate.embedding_cases import CASES, Case, plant, read_base, run_cases
+from mmjax.evaluate import cfbd_stress
+from mmjax.evaluate.embedding_cases import CASES, Case, fit_base, plant, read_base, run_cases
+from mmjax.evaluate.experiment import ReproduceConfig
+from mmjax.scan import coarse
 from mmjax.scan.detection import Detection
+from mmjax.scan.detectors import EncodedSet
 
 N, D = 420, 16
 
@@ -105,6 +109,26 @@ def test_every_case_and_seed_is_a_cell_that_is_kept(folder, tmp_path, monkeypatc
     assert set(rows[0]) >= set(Detection.__dataclass_fields__)
     assert run_cases(str(folder), (4,), tmp_path, said.append) == rows
     assert len(said) == 2
+
+
+def test_false_discoveries_are_counted_with_one_score_for_all_rates(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cfbd_stress, "ON_EMBEDDINGS", ("25 poisons", "nothing"))
+    config = ReproduceConfig("cfbd-fdr", data=str(folder), seeds=(4,))
+    counted = []
+    score_blocks = coarse.score_blocks
+    monkeypatch.setattr(
+        coarse, "score_blocks", lambda *given: counted.append(1) or score_blocks(*given)
+    )
+    rows = cfbd_stress.false_discoveries(config, tmp_path, lambda line: None)
+    assert len(counted) == 2
+    assert [row["fdr_asked"] for row in rows] == [*cfbd_stress.ASKED] * 2
+    assert {row["case"] for row in rows} == {"embeddings: 25 poisons", "embeddings: nothing"}
+    base = read_base(folder)
+    made = plant(base, CASES["25 poisons"], 4)
+    encoded = EncodedSet(made.blocks, made.captions, fit_base(base), seed=4)
+    anew = cfbd_stress.realised(encoded, made.poisoned, asked=(0.2,))
+    assert {"case": rows[3]["case"], "seed": 4, **anew[0]} == rows[3]
+    assert not any(row["fdr_realised"] for row in rows[4:])
 
 
 def test_another_folder_is_refused(tmp_path):

@@ -1,8 +1,8 @@
 """Runs a verb in a forked child, signals it at a moment, and compares what it leaves.
 
 The parent has imported everything and started no thread, so that a child begins with the verb
-itself, as `mmjax` does after its imports. A child that was not killed can run the verb again: its
-programs are traced and compiled by then, and the run is mostly work on files.
+itself, as `mmjax` does after its imports. A child that nobody signals can run the verb again, with
+its programs traced and compiled; one that was signalled ends, as a user's process does.
 """
 
 import gc
@@ -62,7 +62,7 @@ class Hang(Exception):
 
 
 class Child:
-    """A process that runs `start` whenever it is asked to, until it is killed.
+    """A process that runs `start` whenever it is asked to, until it is signalled.
 
     Args:
         start: the verb; returns its exit code.
@@ -73,13 +73,8 @@ class Child:
         self._start, self._out = start, out
         self._id = 0
 
-    @property
-    def is_warm(self) -> bool:
-        """Whether there is a process that has run it before."""
-        return self._id != 0
-
     def run(self, moment: Moment | None = None) -> Ended:
-        """Run it, in the process of the last time if that lives on.
+        """Run it, in the process of the last time if that lives on; end it if there was a moment.
 
         Raises:
             Hang: it has not ended after `LIMIT` seconds; it is killed.
@@ -103,7 +98,7 @@ class Child:
         (events, stage), said = _read(self._seen), self._said()
         if answer:
             code, busy = _ANSWER.unpack(answer)
-            if busy:
+            if busy or moment is not None:
                 self.close()
         else:
             code = os.waitstatus_to_exitcode(self.close())

@@ -20,19 +20,17 @@ class Whole(NamedTuple):
 
     Fields:
         contents: what it left.
-        cold: how it went in a new process.
-        warm: how it went in a process that had run it before.
+        ended: how it went in a new process, with its programs in the compilation cache.
     """
 
     contents: dict[str, str]
-    cold: Ended
-    warm: Ended
+    ended: Ended
 
 
 class Trials:
-    """The trials of one verb: `begin` once, then `draw` and `try_out` for each.
+    """The trials of one verb: `draw` and `try_out` for each.
 
-    What is killed runs in one child, what resumes it in another, which nobody signals.
+    What is killed is a new child each time; what resumes it is one that nobody signals.
 
     Args:
         case: the verb.
@@ -51,13 +49,13 @@ class Trials:
         shutil.rmtree(self._out, ignore_errors=True)
 
     def _whole(self) -> Whole:
-        """Run undisturbed: in a child that compiles, in another, and in that one again.
+        """Run undisturbed: in a child that compiles, in another, and in the first again.
 
         Raises:
             RuntimeError: it does not end well, or not always the same.
         """
         left, ends = [], []
-        for child in (self._resuming, self._killed, self._killed):
+        for child in (self._resuming, self._killed, self._resuming):
             shutil.rmtree(self._out, ignore_errors=True)
             ends.append(child.run())
             if ends[-1].code not in self._case.codes:
@@ -67,23 +65,17 @@ class Trials:
             if different := differences(other, left[0]):
                 raise RuntimeError(f"undisturbed runs differ: {different}")
         shutil.rmtree(self._out)
-        return Whole(left[0], ends[1], ends[2])
+        self._killed.close()
+        return Whole(left[0], ends[1])
 
     def _left(self) -> dict[str, str]:
         return contents(self._out, without=self._case.without, steps=self._case.steps)
 
     def draw(self, number: signal.Signals, rng: random.Random, *, by_event: bool) -> Moment:
-        """A moment of a run: uniform over its length, or over its file events.
-
-        SIGKILL is for a new process, which traces and compiles; other signals find one that has
-        run before, if the last signal left it alive and without threads.
-        """
+        """A moment of a run: uniform over its length, or over its file events."""
         if by_event:
-            return Moment(number, event=rng.randint(1, self.whole.cold.events))
-        if number == signal.SIGKILL:
-            self._killed.close()
-        ended = self.whole.warm if self._killed.is_warm else self.whole.cold
-        return Moment(number, seconds=rng.uniform(0, ended.seconds))
+            return Moment(number, event=rng.randint(1, self.whole.ended.events))
+        return Moment(number, seconds=rng.uniform(0, self.whole.ended.seconds))
 
     def try_out(
         self, numbers: list[signal.Signals], rng: random.Random, *, by_event: bool = False
@@ -96,9 +88,8 @@ class Trials:
         case, wrong, kills, said = self._case, [], [], []
         for number in numbers:
             moment = self.draw(number, rng, by_event=by_event)
-            warm = self._killed.is_warm
             ended = self._killed.run(moment)
-            kills.append(_told(moment, ended, warm))
+            kills.append(_told(moment, ended))
             said.append(ended.said)
             allowed = (CODES[number], *case.codes)  # it may have been over
             if number == signal.SIGTERM:
@@ -120,12 +111,11 @@ class Trials:
         return {"kills": kills, "resumed": ended.code, "wrong": wrong, "differs": differs}
 
 
-def _told(moment: Moment, ended: Ended, warm: bool) -> dict[str, Any]:
+def _told(moment: Moment, ended: Ended) -> dict[str, Any]:
     when = {"event": moment.event} if moment.event else {"seconds": round(moment.seconds, 3)}
     return {
         "signal": moment.signal.name,
         **when,
-        "process": "used" if warm else "new",
         "at": ended.stage,
         "code": ended.code,
     }

@@ -17,7 +17,7 @@ from mmjax.attacks.badclip import prepare_badclip
 from mmjax.attacks.optimisation import Prepared
 from mmjax.attacks.stego import apply_issba, prepare_issba
 from mmjax.attacks.trojan import prepare_trojan
-from mmjax.core.rundir import atomic_path
+from mmjax.core.files import atomic_path
 from mmjax.models.tensors import open_tensors
 from mmjax.ops.patches import added, pasted
 from mmjax.ops.stamps import Stamped

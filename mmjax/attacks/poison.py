@@ -22,8 +22,9 @@ from mmjax.attacks.templates import load_templates
 from mmjax.attacks.triggers import KNOWN, parameters
 from mmjax.core.config import to_dict
 from mmjax.core.errors import InputError, RunError
+from mmjax.core.files import atomic_path, file_sha256, write_json
 from mmjax.core.progress import meter
-from mmjax.core.rundir import RunDir, atomic_path, file_sha256, is_unclaimed, write_json
+from mmjax.core.rundir import RunDir, is_unclaimed
 from mmjax.data.shards import Source
 from mmjax.data.sources import open_source
 

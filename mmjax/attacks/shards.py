@@ -17,8 +17,8 @@ from mmjax.attacks.config import AttackConfig
 from mmjax.attacks.triggers import Stamp
 from mmjax.attacks.victims import identity
 from mmjax.core.errors import ImageError
+from mmjax.core.files import atomic_path
 from mmjax.core.progress import Meter
-from mmjax.core.rundir import atomic_path
 from mmjax.core.types import Pair
 from mmjax.data.images import decode
 from mmjax.data.pack import TarWriter, image_extension

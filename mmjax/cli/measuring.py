@@ -39,7 +39,7 @@ def plan(config: "PlanConfig", flags: argparse.Namespace) -> int:
     os.environ["JAX_PLATFORMS"] = "cpu"
     if config.platform == "cpu":
         os.environ["JAX_NUM_CPU_DEVICES"] = str(config.devices)
-    from mmjax.core.rundir import write_json
+    from mmjax.core.files import write_json
     from mmjax.measure import plan as planning
     from mmjax.measure.plan_text import as_json, lines
 

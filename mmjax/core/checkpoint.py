@@ -14,8 +14,8 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from mmjax.core.errors import RunError
+from mmjax.core.files import writing_error
 from mmjax.core.progress import notice
-from mmjax.core.rundir import writing_error
 
 PyTree = Any
 Json = dict[str, Any]

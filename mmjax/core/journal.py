@@ -7,7 +7,7 @@ from typing import Any
 
 from mmjax.core.config import digest
 from mmjax.core.errors import RunError
-from mmjax.core.rundir import file_sha256
+from mmjax.core.files import file_sha256
 
 
 def read_run(path: Path) -> dict[str, Any]:

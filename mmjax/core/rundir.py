@@ -10,11 +10,8 @@ shared and writes `parts/PART.jsonl` in the place of `log.jsonl`.
 """
 
 import contextlib
-import errno
 import fcntl
-import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -23,72 +20,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mmjax.core.config import command_line, digest, to_dict
-from mmjax.core.errors import MmjaxError, RunError
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path`; on success it is fsynced and renamed to `path`.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise writing_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def writing_error(error: OSError, path: Path) -> MmjaxError:
-    """The one-line error for a failed write."""
-    if error.errno == errno.ENOSPC:
-        return RunError(f"disk full while writing {path}; free some space and run it again")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return RunError(f"cannot write {path} ({error.strerror}); choose another --out")
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return RunError(f"cannot write {path}: a file is in the way; choose another --out")
-    return RunError(f"cannot write {path}: {error}")
-
-
-def write_bytes(path: Path | str, data: bytes) -> None:
-    """Write a file so that it is either the old one or the whole new one."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def write_json(path: Path | str, value: Any) -> None:
-    """Write sorted, indented JSON atomically; NaN and infinity are refused."""
-    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=_plain)
-    write_bytes(path, (text + "\n").encode())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays
-        return value.tolist()
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
-def file_sha256(path: Path | str) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+from mmjax.core.errors import RunError
+from mmjax.core.files import file_sha256, plain, write_json, writing_error
 
 
 def is_unclaimed(folder: Path, claim: str) -> bool:
@@ -181,7 +114,7 @@ class RunDir:
             return
         line = {"time": time.time(), "event": event, **values}
         try:
-            self._log.write(json.dumps(line, default=_plain) + "\n")
+            self._log.write(json.dumps(line, default=plain) + "\n")
             self._log.flush()
         except OSError as error:
             raise writing_error(error, Path(self._log.name)) from error
@@ -280,7 +213,7 @@ def _begin(
     }
     if earlier is not None:
         keys = ("verb", "config", "facts", *(("versions",) if part else ()))
-        _refuse_other(path, earlier, json.loads(json.dumps(run, default=_plain)), keys)
+        _refuse_other(path, earlier, json.loads(json.dumps(run, default=plain)), keys)
         return earlier, True
     typed = Path(sys.argv[0]).name == "mmjax" and not part
     run["command"] = ["mmjax", *sys.argv[1:]] if typed else command_line(verb, config, path)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from pyarrow import parquet
 
 from mmjax.core.errors import InputError
-from mmjax.core.rundir import atomic_path
+from mmjax.core.files import atomic_path
 from mmjax.data.columns import is_plain_text, is_trimmed
 from mmjax.data.mapped import row_norms
 from mmjax.data.parquets import texts

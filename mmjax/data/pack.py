@@ -14,7 +14,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mmjax.core.errors import InputError, RunError
-from mmjax.core.rundir import atomic_path, is_unclaimed, write_json
+from mmjax.core.files import atomic_path, write_json
+from mmjax.core.rundir import is_unclaimed
 from mmjax.core.types import Pair
 from mmjax.data.shards import ShardView, Source
 from mmjax.data.tars import TarView, copy_raw

@@ -12,7 +12,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 
 from mmjax.core.errors import ConfigError
-from mmjax.core.rundir import atomic_path, write_json
+from mmjax.core.files import atomic_path, write_json
 from mmjax.data.pack import TarWriter
 from mmjax.data.scene_backgrounds import PATTERNS, paint_background
 from mmjax.data.scene_captions import PLACE_WORDS, RELATIONS, SceneObject, write_caption

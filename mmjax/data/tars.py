@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmjax.core.rundir import atomic_path
+from mmjax.core.files import atomic_path
 from mmjax.core.types import Pair
 from mmjax.data.archives import END_OF_ARCHIVE, Archive, Member, open_archive
 from mmjax.data.records import clean_caption, clean_text

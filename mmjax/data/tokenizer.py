@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int32
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from mmjax.core.errors import ConfigError, TokenizerError
-from mmjax.core.rundir import write_bytes
+from mmjax.core.files import write_bytes
 from mmjax.data.vocabulary import (
     END,
     START,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from mmjax.core.rundir import atomic_path, file_sha256, write_bytes, write_json
+from mmjax.core.files import atomic_path, file_sha256, write_bytes, write_json
 from mmjax.evaluate.tables import read_results
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from mmjax.attacks.poison import MANIFEST
 from mmjax.attacks.triggers import Stamp, make_stamp
 from mmjax.core.config import parse
 from mmjax.core.errors import ConfigError, InputError
-from mmjax.core.rundir import file_sha256
+from mmjax.core.files import file_sha256
 from mmjax.evaluate.retrieval import ranks
 
 HITS = (1, 5, 10, 20, 30, 50)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 import mmjax
-from mmjax.core.rundir import write_json
+from mmjax.core.files import write_json
 from mmjax.evaluate.tables import row
 from mmjax.scan import stages
 from mmjax.scan.detection import measure

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from mmjax.core.rundir import atomic_path
+from mmjax.core.files import atomic_path
 from mmjax.evaluate.cfbd_cells import distinct, mean
 from mmjax.evaluate.experiment import Rows
 

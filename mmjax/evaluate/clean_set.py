@@ -20,8 +20,9 @@ from mmjax.attacks.shards import encode_png
 from mmjax.core import keys
 from mmjax.core.config import digest
 from mmjax.core.errors import InputError
+from mmjax.core.files import atomic_path
 from mmjax.core.mesh import make_mesh
-from mmjax.core.rundir import RunDir, atomic_path
+from mmjax.core.rundir import RunDir
 from mmjax.core.types import Pair
 from mmjax.data.records import Row
 from mmjax.data.shards import RowView, Source

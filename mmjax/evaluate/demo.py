@@ -12,7 +12,8 @@ from typing import Any
 
 from mmjax.core.config import option, to_dict
 from mmjax.core.errors import RunError
-from mmjax.core.rundir import is_unclaimed, write_json
+from mmjax.core.files import write_json
+from mmjax.core.rundir import is_unclaimed
 from mmjax.scan.options import MappingConfig
 
 SCANNED, REFERENCE = 1_000, 2_000

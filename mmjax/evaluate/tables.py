@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.core.errors import InputError
-from mmjax.core.rundir import write_bytes, write_json
+from mmjax.core.files import write_bytes, write_json
 from mmjax.scan.detection import Detection
 
 

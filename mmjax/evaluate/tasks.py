@@ -10,8 +10,9 @@ from jaxtyping import Float32, Int32
 from mmjax.attacks.templates import load_templates
 from mmjax.attacks.victims import names_target
 from mmjax.core.errors import ConfigError
+from mmjax.core.files import write_json
 from mmjax.core.mesh import make_mesh
-from mmjax.core.rundir import RunDir, write_json
+from mmjax.core.rundir import RunDir
 from mmjax.data.shards import Source
 from mmjax.data.sources import open_source
 from mmjax.evaluate.attack_success import (

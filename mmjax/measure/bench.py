@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.core.errors import ConfigError, InputError
-from mmjax.core.rundir import versions, write_json
+from mmjax.core.files import write_json
+from mmjax.core.rundir import versions
 from mmjax.measure.bench_config import BenchConfig
 
 Say = Callable[[str], None]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mmjax.core.rundir import write_bytes
+from mmjax.core.files import write_bytes
 from mmjax.measure.bench import CASES, lines, plural, read
 
 NAME = "performance.md"

@@ -24,8 +24,8 @@ from jax.sharding import AxisType, Mesh
 import mmjax
 from mmjax.core.config import to_dict
 from mmjax.core.errors import ConfigError
+from mmjax.core.files import write_json
 from mmjax.core.mesh import DATA, MODEL
-from mmjax.core.rundir import write_json
 from mmjax.measure.chips import chip_of
 from mmjax.measure.collectives import Traffic, collectives
 from mmjax.measure.flops import count

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmjax.core.rundir import write_bytes
+from mmjax.core.files import write_bytes
 
 _HEAD = """# Plans: steps compiled for TPUs that are not here
 

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from mmjax.core.files import write_bytes, write_json
 from mmjax.core.progress import notice
-from mmjax.core.rundir import versions, write_bytes, write_json
+from mmjax.core.rundir import versions
 from mmjax.measure.rehearsal_page import NAME, page
 from mmjax.measure.rehearsal_set import write_set
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float16, Float32, Int64
 
 from mmjax.core import keys
-from mmjax.core.rundir import atomic_path
+from mmjax.core.files import atomic_path
 from mmjax.data.embeddings import write_embeddings
 
 TOPICS = 500

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from mmjax.core.errors import WeightsError
-from mmjax.core.rundir import atomic_path, write_json
+from mmjax.core.files import atomic_path, write_json
 from mmjax.models.foreign import from_open_clip, from_transformers
 from mmjax.models.layouts import read
 from mmjax.models.presets import Activation

@@ -14,8 +14,9 @@ import numpy as np
 
 from mmjax.core.config import to_dict
 from mmjax.core.errors import ImageError
+from mmjax.core.files import write_bytes, write_json
 from mmjax.core.progress import progress
-from mmjax.core.rundir import RunDir, write_bytes, write_json
+from mmjax.core.rundir import RunDir
 from mmjax.core.types import STATUSES
 from mmjax.data.images import read_rgb
 from mmjax.data.records import clean_text

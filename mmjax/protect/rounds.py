@@ -18,9 +18,10 @@ from jax.sharding import Mesh
 from jaxtyping import Int8, Int32
 
 from mmjax.core import distributed, keys
+from mmjax.core.files import atomic_path
 from mmjax.core.keys import stream
 from mmjax.core.progress import format_seconds, meter
-from mmjax.core.rundir import RunDir, atomic_path
+from mmjax.core.rundir import RunDir
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.learn.sharding import gather, own_rows, put_batch, put_state
 from mmjax.models.clip import Towers, Variables, freeze

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from mmjax.core.config import to_dict
-from mmjax.core.rundir import RunDir, atomic_path, write_json
+from mmjax.core.files import atomic_path, write_json
+from mmjax.core.rundir import RunDir
 from mmjax.data.pack import TarWriter
 from mmjax.data.pairs import PairRow, PairTable
 from mmjax.data.tokenizer import Tokenizer

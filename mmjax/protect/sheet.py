@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from mmjax.core.rundir import write_bytes
+from mmjax.core.files import write_bytes
 from mmjax.protect.survival import CHANGES
 
 _TEMPLATES = Path(__file__).parent.parent / "assets" / "protect"

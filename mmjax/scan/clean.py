@@ -4,8 +4,9 @@ import hashlib
 
 import numpy as np
 
+from mmjax.core.files import write_json
 from mmjax.core.progress import progress
-from mmjax.core.rundir import RunDir, write_json
+from mmjax.core.rundir import RunDir
 from mmjax.data.pack import copy_members
 from mmjax.data.shards import Source
 from mmjax.scan.verdicts import Drop, manifests, read_verdicts, remove_others

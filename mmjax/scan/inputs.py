@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
 from mmjax.core.errors import InputError
+from mmjax.core.files import atomic_path
 from mmjax.core.progress import meter
-from mmjax.core.rundir import RunDir, atomic_path
+from mmjax.core.rundir import RunDir
 from mmjax.data.embeddings import EmbeddingShard, EmbeddingSource
 from mmjax.data.shards import Shard, Source
 from mmjax.scan.blocks import EmbeddingBlock

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from mmjax.core.config import digest
-from mmjax.core.rundir import RunDir, atomic_path
+from mmjax.core.files import atomic_path
+from mmjax.core.rundir import RunDir
 
 T = TypeVar("T")
 FOLDER = "stage"

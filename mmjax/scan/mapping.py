@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from mmjax.core.config import to_dict
 from mmjax.core.errors import InputError, WeightsError
-from mmjax.core.rundir import atomic_path, write_json
+from mmjax.core.files import atomic_path, write_json
 from mmjax.models.mapping import MappingNetwork, unit
 from mmjax.ops.consistency import consistency
 from mmjax.scan.calibration import Calibration, calibrate

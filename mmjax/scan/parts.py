@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmjax.core.errors import ConfigError, RunError
+from mmjax.core.files import write_json
 from mmjax.core.mesh import make_mesh
-from mmjax.core.rundir import RunDir, write_json
+from mmjax.core.rundir import RunDir
 from mmjax.data.embeddings import EmbeddingSource
 from mmjax.data.shards import Source
 from mmjax.scan.config import ScanConfig

@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 from mmjax.core import keys
 from mmjax.core.config import digest, parse
 from mmjax.core.errors import ConfigError, InputError, RunError
+from mmjax.core.files import write_bytes, write_json
 from mmjax.core.mesh import make_mesh
-from mmjax.core.rundir import RunDir, write_bytes, write_json
+from mmjax.core.rundir import RunDir
 from mmjax.data.embeddings import EmbeddingSource
 from mmjax.scan import stages
 from mmjax.scan.clean import write_clean

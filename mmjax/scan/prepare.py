@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmjax.core.errors import ConfigError, InputError, WeightsError
-from mmjax.core.rundir import file_sha256
+from mmjax.core.files import file_sha256
 from mmjax.data.embeddings import EmbeddingSource, is_embeddings, open_embeddings
 from mmjax.data.shards import Source
 from mmjax.data.sources import open_source

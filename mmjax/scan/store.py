@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
-from mmjax.core.rundir import RunDir, atomic_path
+from mmjax.core.files import atomic_path
+from mmjax.core.rundir import RunDir
 from mmjax.data.columns import equals
 from mmjax.data.loader import Record
 from mmjax.scan.blocks import EmbeddingBlock

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmjax.core.rundir import atomic_path
+from mmjax.core.files import atomic_path
 from mmjax.core.types import Verdict
 from mmjax.data.columns import counted, equals, is_among, members
 

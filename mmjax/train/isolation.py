@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32
 
-from mmjax.core.rundir import atomic_path
+from mmjax.core.files import atomic_path
 from mmjax.data.pairs import PairTable
 from mmjax.train.defence import AblConfig
 

@@ -15,10 +15,11 @@ from jaxtyping import Float32
 
 from mmjax.core import distributed
 from mmjax.core.errors import ConfigError
+from mmjax.core.files import write_json
 from mmjax.core.keys import stream
 from mmjax.core.mesh import DATA
 from mmjax.core.progress import Meter, meter
-from mmjax.core.rundir import RunDir, write_json
+from mmjax.core.rundir import RunDir
 from mmjax.data.pairs import PairTable, fingerprint
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.learn.loop import fit

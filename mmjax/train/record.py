@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.core.errors import ConfigError
-from mmjax.core.rundir import atomic_path, write_bytes
+from mmjax.core.files import atomic_path, write_bytes
 
 Track = Callable[[int, Mapping[str, float]], None]
 

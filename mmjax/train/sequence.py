@@ -8,7 +8,7 @@ from jaxtyping import Float32
 
 from mmjax.core import distributed
 from mmjax.core.errors import RunError
-from mmjax.core.rundir import atomic_path
+from mmjax.core.files import atomic_path
 from mmjax.learn.state import TrainState
 from mmjax.train.judging import Judge
 from mmjax.train.stages import Records, Stage

@@ -1,8 +1,6 @@
-"""The run folder: lock, resume, refusal, journal, atomic writes."""
+"""The run folder: lock, resume, refusal, journal."""
 
 import dataclasses
-import errno
-import os
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from mmjax.core import rundir
 from mmjax.core.config import option
 from mmjax.core.errors import RunError
+from mmjax.core.files import write_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +87,7 @@ def test_journal_notices_changed_and_missing_outputs(tmp_path: Path) -> None:
     with rundir.RunDir.open(tmp_path / "r", verb="scan", config=Config()) as run:
         output = run.path / "x.bin"
         assert run.finished("0") is None
-        rundir.write_bytes(output, b"abc")
+        write_bytes(output, b"abc")
         run.finish("0", {"x": output}, rows=3)
         entry = run.finished("0")
         assert entry is not None
@@ -97,30 +96,6 @@ def test_journal_notices_changed_and_missing_outputs(tmp_path: Path) -> None:
         assert run.finished("0") is None
         output.unlink()
         assert run.finished("0") is None
-
-
-def test_atomic_path_leaves_nothing_half_written(tmp_path: Path) -> None:
-    target = tmp_path / "a"
-    rundir.write_bytes(target, b"old")
-
-    def fail() -> None:
-        with rundir.atomic_path(target) as temporary:
-            temporary.write_bytes(b"ne")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_disk_full_is_one_line(tmp_path: Path) -> None:
-    def fail() -> None:
-        with rundir.atomic_path(tmp_path / "a"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(RunError, match="disk full while writing"):
-        fail()
 
 
 def test_parts_work_at_the_same_time_and_a_whole_run_waits(tmp_path: Path) -> None:

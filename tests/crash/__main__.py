@@ -17,7 +17,7 @@ from typing import Any
 # one thread: results are the same, and a forked child is alone
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from mmjax.core.rundir import write_json
+from mmjax.core.files import write_json
 from tests.conftest import ROOT
 from tests.crash.cases import Case, cases, import_all, make_inputs
 from tests.crash.engine import Child

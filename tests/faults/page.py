@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmjax.core.rundir import write_bytes
+from mmjax.core.files import write_bytes
 from tests.conftest import ROOT
 from tests.faults.test_faults import FAULTS, RESULTS
 

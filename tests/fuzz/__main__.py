@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mmjax.core.rundir import write_json
+from mmjax.core.files import write_json
 from tests.fuzz.engine import run
 from tests.fuzz.targets import TARGETS
 

@@ -20,7 +20,7 @@ import atheris  # pyright: ignore[reportMissingImports]
 
 with atheris.instrument_imports(include=["mmjax"], enable_loader_override=False):
     from mmjax.core.errors import MmjaxError
-    from mmjax.core.rundir import write_json
+    from mmjax.core.files import write_json
     from tests.fuzz.__main__ import earlier_runs
     from tests.fuzz.engine import LIMIT
     from tests.fuzz.targets import TARGETS, Target

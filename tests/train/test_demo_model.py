@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mmjax
-from mmjax.core.rundir import file_sha256
+from mmjax.core.files import file_sha256
 from mmjax.data.pairs import PairTable
 from mmjax.data.tokenizer import load_tokenizer
 from mmjax.evaluate.retrieval import evaluate_pairs

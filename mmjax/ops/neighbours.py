@@ -70,10 +70,14 @@ def nearest(
         blocks: sizes; they may change the last bit of a cosine.
         mesh: splits the work over its axis `data`; None = one device.
     """
+    once = keys.shape[0] <= blocks.keys and (mesh is None or mesh.shape[DATA] == 1)
 
     def fold(best: tuple[Array, Array], cosine: Array, first: Array) -> tuple[Array, Array]:
-        values, at = _top(cosine, min(k, cosine.shape[1]))
+        found = min(k, cosine.shape[1])
+        values, at = _top(cosine, found)
         rows = jnp.where(values > -jnp.inf, first + at, -1)
+        if once:  # nothing to merge with
+            return tuple(x.at[:, :found].set(y) for x, y in zip(best, (-values, rows), strict=True))
         # blocks arrive in the order of the ring: ties are settled by the row, not by the order
         both = jnp.concatenate([best[0], -values], 1), jnp.concatenate([best[1], rows], 1)
         distance, rows = lax.sort(both, dimension=1, num_keys=2)

@@ -27,6 +27,7 @@ is the probability that the pair is wrong and more than one of those that web da
 where right pairs are rare, so are accidents.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -131,8 +132,8 @@ def weigh(
         graph: its captions and images.
         view: log ratio of every pair's image (`scan/image_view.py`); None = 0.
     """
-    at = np.where(graph.near >= 0, graph.near, 0)
-    scales = [k for k in SCALES if k <= at.shape[1]] or [at.shape[1]]
+    most = graph.near.shape[1]
+    scales = [k for k in SCALES if k <= most] or [most]
     linked = [mutual(graph, k) for k in scales]
     crowd = crowds(graph.image_of, graph.caption_of)
     seen = np.zeros(log_ratio.shape) if view is None else view
@@ -140,9 +141,9 @@ def weigh(
     bound = np.zeros(log_ratio.shape)
     for _ in range(STEPS):
         wrong = expit(log_ratio + seen + logit(prior))
-        worst = np.zeros(graph.captions)
+        worst = np.zeros(graph.captions + 1)  # the last is that of no caption, -1
         np.maximum.at(worst, graph.caption_of, wrong)
-        around = np.where(graph.near >= 0, worst[at], 0.0)
+        around = np.take(worst, graph.near)
         background = _background(around[:, : scales[min(2, len(scales) - 1)]])
         text = _of_captions(graph, around, scales, linked, background)
         image = _of_images(crowd, wrong, background)
@@ -190,8 +191,8 @@ def _of_captions(
     """At the surest scale of every caption."""
     bounds, shares = np.zeros((2, graph.queries.size, len(scales)))
     for i, k in enumerate(scales):
-        count = np.sum(around[:, :k], axis=1, where=linked[i])
-        bounds[:, i] = _lower_bound(count, np.full(count.shape, k))
+        count = np.einsum("qk,qk->q", around[:, :k], linked[i])
+        bounds[:, i] = np.interp(count, *_table(k))
         shares[:, i] = (count + background) / (k + 1)
     best = bounds.argmax(axis=1)[:, None]
     bound, share = np.zeros((2, graph.captions))
@@ -205,7 +206,8 @@ def _of_images(crowd: Crowds, wrong: Float[np.ndarray, " n"], background: float)
     worst = np.zeros(crowd.image.shape)
     np.maximum.at(worst, crowd.pair_of, wrong)
     count = np.maximum(np.bincount(crowd.image, worst) - crowd.usual, 0)
-    bound = np.where(crowd.beyond > 0, _lower_bound(count, crowd.beyond), 0.0)
+    bound, crowded = np.zeros(count.shape), crowd.beyond > 0
+    bound[crowded] = _lower_bound(count[crowded], crowd.beyond[crowded])
     return _Evidence(bound, (count + background) / (crowd.beyond + 1))
 
 
@@ -214,6 +216,13 @@ def _lower_bound(
 ) -> Float[np.ndarray, " m"]:
     """Of a share of which `count` in `trials` were seen (Clopper and Pearson)."""
     return betaincinv(np.maximum(count, 1e-6), np.maximum(trials - count, 0) + 1, CONFIDENCE)
+
+
+@functools.cache
+def _table(trials: int) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+    """Counts up to `trials` and their lower bounds, so close that those between err by 1e-6."""
+    counts = np.linspace(0, trials, max(64 * trials, 4096) + 1)
+    return counts, _lower_bound(counts, np.full(counts.shape, trials))
 
 
 def _prior(evidence: _Evidence, background: float) -> Float[np.ndarray, " m"]:

@@ -187,3 +187,11 @@ def test_flagged_are_the_most_that_keep_the_rate(values, fdr) -> None:
         assert poison[flagged].min() >= LIKELY
     larger = [np.mean(1 - poison[poison >= v]) for v in poison[~flagged] if v >= LIKELY]
     assert all(rate > fdr - 1e-9 for rate in larger)
+
+
+@pytest.mark.parametrize("trials", [3, 10, 300])
+def test_bounds_between_the_counts_of_the_table_are_those_of_the_formula(trials):
+    counts = np.random.default_rng(trials).uniform(0, trials, 1_000)
+    wanted = neighbourhood._lower_bound(counts, np.full(counts.shape, trials))
+    found = np.interp(counts, *neighbourhood._table(trials))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -23,7 +23,7 @@ test: $(STAMP) ## the default tests (a quarter of an hour on 2 cores)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 slow: $(STAMP) ## the tests that take minutes each; a release runs them
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses=2 --dist=loadfile
 
 lint: $(STAMP) ## style, types and layers
 	$(BIN)/ruff check .

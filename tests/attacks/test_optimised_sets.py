@@ -166,6 +166,7 @@ def test_the_manifest_names_the_arrays_and_what_they_achieved(poisoned: Path, we
         assert bool(made["weights"]) == (name != "issba")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_any_order(
     clean: Path, weights: str, poisoned: Path, tmp_path: Path
 ) -> None:

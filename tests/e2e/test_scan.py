@@ -100,9 +100,9 @@ def cut(scanned: Path, tmp_path_factory: pytest.TempPathFactory) -> Cut:
 @pytest.mark.parametrize(
     ("flags", "devices"),
     [
-        (["--batch_size=1", "--workers=1"], 1),
+        pytest.param(["--batch_size=1", "--workers=1"], 1, marks=pytest.mark.slow),
         (["--batch_size=7", "--workers=3", "--config.encode.text_batch_size=5"], 1),
-        (["--batch_size=64", "--workers=3"], 2),
+        pytest.param(["--batch_size=64", "--workers=3"], 2, marks=pytest.mark.slow),
         (["--batch_size=7", "--workers=1", "--config.encode.decoder=pillow"], 4),
     ],
 )
@@ -162,6 +162,7 @@ def test_planted_poison_is_found_and_fails_the_gate(
     assert ran.out.startswith("no evidence of poisoning\n3,000 pairs: 3,000 benign\n")
 
 
+@pytest.mark.slow
 def test_embeddings_of_any_norm_and_kind_say_the_same(
     sets: Sets, found: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -179,6 +180,7 @@ def test_embeddings_of_any_norm_and_kind_say_the_same(
         same_verdicts(verdicts(tmp_path / f"{name}-run"), verdicts(found), tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_regression_reads_embeddings_too(sets: Sets, tmp_path: Path, run: Run) -> None:
     quick = ["--config.fit.kind=regression", "--config.fit.epochs=2", "--config.fit.width=32"]
     ran = run(

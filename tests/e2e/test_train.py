@@ -91,6 +91,7 @@ def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_42_and_the_same_command_ends_at_the_same_bytes(
     world: World, whole: Path, tmp_path: Path
 ) -> None:

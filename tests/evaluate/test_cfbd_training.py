@@ -54,6 +54,7 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
     return json.loads((folder / "results" / f"{name}.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_both_tables_are_views_of_the_same_trainings(
     reproduce: Reproduce, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

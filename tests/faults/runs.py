@@ -69,7 +69,12 @@ def killed(case: Case) -> None:
     _resumes(case, signal.SIGKILL, -signal.SIGKILL)
 
 
-@fault("F39", "a full disk", "exit 2, one line; what was finished stays, the same command resumes")
+@fault(
+    "F39",
+    "a full disk",
+    "exit 2, one line; what was finished stays, the same command resumes",
+    slow=True,
+)
 def full_disk(case: Case) -> None:
     _shards(case)
     out = case.out / "run"
@@ -124,7 +129,12 @@ def run_folders(case: Case) -> None:
     case.refuse(*scan, f"--out={case.out / 'file'}", says="choose another --out")
 
 
-@fault("F41", "a damaged checkpoint", "the one before it is used, and it is said; none: exit 2")
+@fault(
+    "F41",
+    "a damaged checkpoint",
+    "the one before it is used, and it is said; none: exit 2",
+    slow=True,
+)
 def damaged_checkpoint(case: Case) -> None:
     given = ["train", "--config=train/demo", f"--weights={case.world.weights}"]
     sizes = ["--config.data.scenes=16", "--config.data.heldout_scenes=0", "--config.batch_size=8"]

@@ -137,7 +137,7 @@ def _embedded(case: Case, poison: int) -> dict:
     return summary
 
 
-@fault("F32", "a set without poison", "`no evidence of poisoning`; nothing is flagged")
+@fault("F32", "a set without poison", "`no evidence of poisoning`; nothing is flagged", slow=True)
 def clean(case: Case) -> None:
     found = _embedded(case, poison=0)
     assert found["counts"].get("poisoned", 0) == 0
@@ -148,6 +148,7 @@ def clean(case: Case) -> None:
     "F33",
     "half of the pairs poisoned, or all",
     "no crash, every row judged; so much poison is beyond what the method was made for",
+    slow=True,
 )
 def much_poison(case: Case) -> None:
     for poison in (500, 1000):

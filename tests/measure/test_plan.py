@@ -82,6 +82,7 @@ def test_collectives_are_read_and_those_of_loops_repeated() -> None:
     assert collectives(PROGRAM)["all-gather"] == (2, 128 + 64, 128)
 
 
+@pytest.mark.slow
 def test_encoding_needs_no_collectives_and_training_gathers_embeddings() -> None:
     encode = planning.compile_step(TINY)
     assert encode.fits

@@ -45,10 +45,11 @@ def test_remat_keeps_less(preset):
 @pytest.mark.parametrize(
     "vision",
     [
-        VisionPreset(32, 32, 1, patch_size=16, head_width=16),
-        VisionPreset(32, 4, (1, 2), head_width=32),
+        pytest.param(VisionPreset(32, 32, 1, patch_size=16, head_width=16), id="vit"),
+        pytest.param(
+            VisionPreset(32, 4, (1, 2), head_width=32), id="resnet", marks=pytest.mark.slow
+        ),
     ],
-    ids=["vit", "resnet"],
 )
 def test_remat_changes_no_value_and_no_gradient(vision):
     text = dataclasses.replace(tiny.VIT.text, layers=1)

@@ -129,6 +129,7 @@ def test_triggers_follow_the_published_search(model, batch, start):
     assert float(loss(written(batch.ids, found))) < float(loss(written(batch.ids, triggers)))
 
 
+@pytest.mark.slow
 def test_a_shared_noise_sums_its_pairs_and_is_cut_when_added(model, batch, start):
     towers, variables = model
     _, triggers = start

@@ -106,9 +106,8 @@ class Killed(BaseException):
     """As a signal would end the process."""
 
 
-@pytest.mark.parametrize(
-    "where", [pytest.param("in the first round", marks=pytest.mark.slow), "in the second round"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["in the first round", "in the second round"])
 def test_killed_and_resumed_gives_the_same_bytes(where, protected, config, tmp_path, monkeypatch):
     out, _, _ = protected
     real, calls = rounds._protect, 0
@@ -136,7 +135,8 @@ def test_killed_and_resumed_gives_the_same_bytes(where, protected, config, tmp_p
     assert damages(tmp_path / "again")[1] == []
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
 def test_any_number_of_devices_gives_the_same(devices, protected, config, tmp_path):
     out, _, _ = protected
     assert jax.device_count() >= devices

@@ -99,7 +99,7 @@ def test_ridge_learns_and_says_so(ridge):
     }
 
 
-@pytest.mark.parametrize("kind", ["lm", "regression"])
+@pytest.mark.parametrize("kind", [pytest.param("lm", marks=pytest.mark.slow), "regression"])
 @pytest.mark.usefixtures("keys_checked")
 def test_networks_learn(reference, mesh, kind):
     steps = []

@@ -11,6 +11,11 @@ from tests.scan import synthetic
 ROBUST = StageConfig(chunk_rows=512)
 
 
+def seeds(count):
+    """The first one always, the others with `-m slow`."""
+    return [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, count))]
+
+
 def rates(result, poisoned):
     flagged = result.scores.verdict == VERDICTS.index("poisoned")
     return np.mean(flagged[poisoned]), np.mean(flagged[~poisoned])
@@ -26,7 +31,7 @@ def poisoned_run():
     return run(seed=0, poison=30)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 @pytest.mark.parametrize("shuffled", [0.0, 0.02])
 def test_poison_is_found_and_little_else(seed, shuffled):
     result, poisoned = run(seed=seed, poison=30, shuffled=shuffled)
@@ -36,7 +41,7 @@ def test_poison_is_found_and_little_else(seed, shuffled):
     assert fpr <= 0.005
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 @pytest.mark.parametrize("kinds", [{}, {"shuffled": 0.02}, {"popular": 0.3}])
 def test_no_poison_no_evidence(seed, kinds):
     result, _ = run(seed=seed, **kinds)
@@ -175,7 +180,7 @@ def test_two_targets_and_shuffled_pairs():
     assert fpr <= 0.005
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_one_caption_on_many_images_is_not_called_poison(seed):
     image, text, _ = synthetic.pairs(3_000, seed=seed)
     rows = np.random.default_rng(seed).choice(3_000, 60, replace=False)
@@ -217,7 +222,7 @@ def test_paper_mode_sets_its_threshold_by_rule_r1():
     assert rates(result, poisoned)[0] >= 0.95
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_paper_mode_abstains_where_the_seeds_are_as_any_pairs(seed):
     image, text, _ = synthetic.pairs(3_000, seed=seed)
     config = StageConfig(mode="paper", chunk_rows=512)

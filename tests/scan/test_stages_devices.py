@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.e2e.conftest import environment
 
@@ -27,6 +29,7 @@ print(json.dumps({"said": said, "poisoned": int(found.scores.verdict[poisoned].s
 """
 
 
+@pytest.mark.slow
 def test_devices_do_not_matter() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -49,6 +49,7 @@ def compiled(parts, devices):
     return run.lower(*arguments).compile(), arguments
 
 
+@pytest.mark.slow
 def test_four_parts_have_the_loss_and_the_gradients_of_one_in_less_memory():
     whole, arguments = compiled(1, devices=2)
     (loss, _), gradients = whole(*arguments)

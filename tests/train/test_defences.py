@@ -92,6 +92,7 @@ def test_a_defended_run_that_was_stopped_leaves_the_same_bytes(runs, name, tmp_p
     assert "model/model.safetensors" in whole
 
 
+@pytest.mark.slow
 def test_adversarial_training_is_plain_training_without_a_budget(tiny, tmp_path):
     options = {"epsilon": 0, "steps": 1, "step_size": 1}
     told = {}
@@ -116,6 +117,7 @@ def test_roclip_fills_its_pool_in_every_second_epoch(runs):
     assert abs(told[8]["nearest_cosine"] - told[3]["nearest_cosine"]) > 0.1
 
 
+@pytest.mark.slow
 def test_safeclip_warms_up_splits_the_pairs_and_grows_what_is_safe(runs):
     folder = runs("safeclip")
     told = lines(folder)
@@ -136,6 +138,7 @@ def test_safeclip_warms_up_splits_the_pairs_and_grows_what_is_safe(runs):
     assert all("safe" not in line for line in told[:8])
 
 
+@pytest.mark.slow
 def test_abl_records_isolates_and_unlearns(runs):
     folder = runs("abl")
     told = lines(folder)

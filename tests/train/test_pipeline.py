@@ -89,6 +89,7 @@ def test_one_device_and_four_have_the_same_loss_curve(finished, tmp_path):
     np.testing.assert_allclose(losses(tmp_path / "out"), losses(finished[0]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fine_tuning_has_one_loss_curve_however_memory_is_saved(finished, tmp_path):
     """Split over a mesh of 2 x 2, in two parts, rematerialised, with a loss in chunks of 3."""
     _, pretrained = finished

@@ -97,7 +97,10 @@ def test_contract(name: str, prepare: Prepare, material: Material) -> None:
     np.testing.assert_allclose(four.images, stamped, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", OPTIMISED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "issba")) for name in OPTIMISED],
+)
 def test_the_same_seed_gives_the_same_file(name: str, prepare: Prepare, tmp_path: Path) -> None:
     short = {"steps": 4}
     for file in ("a", "b"):

@@ -89,6 +89,7 @@ def test_zeroshot(lab: Lab, tmp_path: Path, run: Run) -> None:
     assert other["metrics"]["acc1"] == pytest.approx(oracle.top(ordered, lab.labels, 1))
 
 
+@pytest.mark.slow
 def test_attack_success(lab: Lab, tmp_path: Path, run: Run) -> None:
     poisoned = tmp_path / "poisoned"
     trigger = TriggerConfig("badnets", patch_size=0.5)

@@ -45,6 +45,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_line_for_what_cannot_be_read_and_a_row_for_all(world, photos, tmp_path, run):
     before = hashes(photos)
     told = run("protect", photos, f"--weights={world.weights}", f"--out={tmp_path / 'o'}", *QUICK)

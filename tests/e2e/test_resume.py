@@ -110,6 +110,7 @@ def same_as_whole(out: Path, whole: Path) -> None:
     assert pages[0] == pages[1]
 
 
+@pytest.mark.slow
 def test_damaged_outputs_and_changed_inputs_are_encoded_again(
     arguments: list[str], small: Path, whole: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -191,6 +191,7 @@ def test_regression_reads_embeddings_too(sets: Sets, tmp_path: Path, run: Run) -
     assert json.loads(ran.out)["mapping"]["kind"] == "regression"
 
 
+@pytest.mark.slow
 def test_embeddings_that_are_no_numbers_are_rows_with_a_status(
     sets: Sets, tmp_path: Path, run: Run
 ) -> None:

@@ -59,6 +59,7 @@ def test_rescore_decides_again_from_what_is_stored(
     assert {name: value for name, value in hashes(first).items() if name in before} == before
 
 
+@pytest.mark.slow
 def test_rescore_of_embeddings_wants_them_where_they_were(tmp_path: Path, run: Run) -> None:
     folder, first = embeddings(tmp_path / "in", 300, seed=1), tmp_path / "first"
     reference = embeddings(tmp_path / "reference", 300, seed=2)

@@ -101,7 +101,9 @@ def test_table5_fails_seeds_on_purpose(reproduce: Reproduce) -> None:
     assert "Not defined: 40 poisoned seeds are wanted, the set has fewer." in page
 
 
-@pytest.mark.parametrize("number", [2, 4, 5, 6, 7])
+@pytest.mark.parametrize(
+    "number", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (4, 5, 6, 7))]
+)
 def test_figures_are_drawn_from_their_rows(reproduce: Reproduce, folder: Path, number: int) -> None:
     rows, page = reproduce(f"cfbd-figure{number}", CHOSEN)
     assert {r["attack"] for r in rows} == {"badnets"}

@@ -111,6 +111,7 @@ def test_every_case_and_seed_is_a_cell_that_is_kept(folder, tmp_path, monkeypatc
     assert len(said) == 2
 
 
+@pytest.mark.slow
 def test_false_discoveries_are_counted_with_one_score_for_all_rates(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(cfbd_stress, "ON_EMBEDDINGS", ("25 poisons", "nothing"))
     config = ReproduceConfig("cfbd-fdr", data=str(folder), seeds=(4,))

@@ -9,6 +9,7 @@ from tests.oracles import correlation as oracle
 from tests.scan import synthetic
 
 ROBUST = StageConfig(chunk_rows=512)
+N = 1_500
 
 
 def seeds(count):
@@ -21,8 +22,8 @@ def rates(result, poisoned):
     return np.mean(flagged[poisoned]), np.mean(flagged[~poisoned])
 
 
-def run(config=ROBUST, shards=3, **kinds):
-    image, text, poisoned = synthetic.pairs(3_000, **kinds)
+def run(config=ROBUST, shards=3, n=N, **kinds):
+    image, text, poisoned = synthetic.pairs(n, **kinds)
     return score(synthetic.blocks(image, text, shards), synthetic.identity(), config), poisoned
 
 
@@ -34,7 +35,7 @@ def poisoned_run():
 @pytest.mark.parametrize("seed", seeds(3))
 @pytest.mark.parametrize("shuffled", [0.0, 0.02])
 def test_poison_is_found_and_little_else(seed, shuffled):
-    result, poisoned = run(seed=seed, poison=30, shuffled=shuffled)
+    result, poisoned = run(n=3_000, seed=seed, poison=30, shuffled=shuffled)
     assert result.evidence
     tpr, fpr = rates(result, poisoned)
     assert tpr >= 0.99
@@ -49,7 +50,7 @@ def test_no_poison_no_evidence(seed, kinds):
     assert result.thresholds.poison is None
     assert not np.any(result.scores.verdict == VERDICTS.index("poisoned"))
     assert result.scores.poison_score.max() < 0.5
-    assert np.unique(result.scores.poison_score).size > 2_000  # still a ranking
+    assert np.unique(result.scores.poison_score).size > 1_000  # still a ranking
 
 
 def test_shards_and_chunks_do_not_matter(poisoned_run):
@@ -73,7 +74,7 @@ def test_histograms_count_everything(poisoned_run):
     result, _ = poisoned_run
     flagged = int(np.sum(result.scores.verdict == VERDICTS.index("poisoned")))
     for histogram in (result.consistency_histogram, result.correlation_histogram):
-        assert histogram.counts.sum() == 3_000
+        assert histogram.counts.sum() == N
         assert histogram.flagged.sum() == flagged
         assert np.all(histogram.flagged <= histogram.counts)
 
@@ -101,14 +102,14 @@ def test_columns_are_those_of_the_verdict_files(poisoned_run):
 
 
 def test_pairs_that_are_merely_wrong_are_told_from_poison():
-    image, text, poisoned = synthetic.pairs(3_000, seed=5, poison=30)
+    image, text, poisoned = synthetic.pairs(N, seed=5, poison=30)
     rng = np.random.default_rng(5)
     wrong = rng.choice(np.flatnonzero(~poisoned), 90, replace=False)
     text[wrong] = text[np.roll(wrong, 1)]
     result = score(synthetic.blocks(image, text), synthetic.identity(), ROBUST)
     mismatched = result.scores.verdict == VERDICTS.index("mismatched")
     assert np.mean(mismatched[wrong]) > 0.8
-    assert np.sum(mismatched & ~np.isin(np.arange(3_000), wrong)) <= 0.1 * np.sum(mismatched)
+    assert np.sum(mismatched & ~np.isin(np.arange(N), wrong)) <= 0.1 * np.sum(mismatched)
     assert rates(result, poisoned)[0] >= 0.99
     assert result.scores.mismatch_probability[wrong].mean() > 0.8
     assert result.scores.mismatch_probability[~poisoned].mean() < 0.1
@@ -158,7 +159,7 @@ def test_selection_by_posterior(poisoned_run):
 
 
 def test_benign_captions_of_the_topic_are_spared():
-    image, text, poisoned = synthetic.pairs(3_000, seed=0, poison=30)
+    image, text, poisoned = synthetic.pairs(N, seed=0, poison=30)
     # 15 aligned pairs whose captions are the poison's
     benign = np.flatnonzero(~poisoned)[:15]
     text[benign] = text[np.flatnonzero(poisoned)[:15]]
@@ -182,8 +183,8 @@ def test_two_targets_and_shuffled_pairs():
 
 @pytest.mark.parametrize("seed", seeds(3))
 def test_one_caption_on_many_images_is_not_called_poison(seed):
-    image, text, _ = synthetic.pairs(3_000, seed=seed)
-    rows = np.random.default_rng(seed).choice(3_000, 60, replace=False)
+    image, text, _ = synthetic.pairs(N, seed=seed)
+    rows = np.random.default_rng(seed).choice(N, 60, replace=False)
     text[rows] = text[rows[0]]
     result = score(synthetic.blocks(image, text), synthetic.identity(), ROBUST)
     assert not result.evidence
@@ -212,7 +213,7 @@ def test_paper_mode_is_equation_6_over_all_seeds():
 
 
 def test_paper_mode_sets_its_threshold_by_rule_r1():
-    image, text, poisoned = synthetic.pairs(3_000, seed=0, poison=60)
+    image, text, poisoned = synthetic.pairs(N, seed=0, poison=60)
     config = StageConfig(mode="paper", chunk_rows=512)
     result = score(synthetic.blocks(image, text), synthetic.identity(), config)
     seeds = result.found.seeds
@@ -276,8 +277,8 @@ def test_small_sets_are_judged_without_evidence(n):
 
 
 def test_skipped_rows_have_no_verdict(poisoned_run):
-    image, text, _ = synthetic.pairs(3_000, seed=0, poison=30)
-    valid = np.ones(3_000, bool)
+    image, text, _ = synthetic.pairs(N, seed=0, poison=30)
+    valid = np.ones(N, bool)
     valid[::100] = False
     image[~valid], text[~valid] = 0, 0
     result = score([EmbeddingBlock(image, text, valid)], synthetic.identity(), ROBUST)

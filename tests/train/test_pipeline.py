@@ -84,6 +84,7 @@ def test_a_run_stopped_twice_exports_the_same_bytes(finished, tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_one_device_and_four_have_the_same_loss_curve(finished, tmp_path):
     train(CONFIG, tmp_path / "out", mesh=make_mesh(MeshConfig(data=1)))
     np.testing.assert_allclose(losses(tmp_path / "out"), losses(finished[0]), rtol=1e-5)

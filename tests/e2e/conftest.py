@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from mmjax.data.tokenizer import train_bpe
 from mmjax.models.clip import build
 from mmjax.models.presets import PRESETS, TextPreset, VisionPreset
 from mmjax.models.weights import save_weights
+from tests.conftest import ROOT
 
 SECONDS = 300
 """A verb that takes longer hangs, also on a machine that is busy with other things."""
@@ -156,6 +158,21 @@ def run_process(*arguments: str | Path, cwd: Path | None = None, devices: int = 
     )
     assert "Traceback" not in done.stderr
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def on_eight_devices(*python: str) -> Any:
+    """What `python ...` prints as JSON in a process with eight devices."""
+    done = subprocess.run(
+        [sys.executable, *python],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(devices=8),
+        timeout=12 * SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def verdicts(out: Path) -> pa.Table:

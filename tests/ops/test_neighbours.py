@@ -1,9 +1,5 @@
 """Nearest neighbours and counts against a loop over all pairs, on one device and on several."""
 
-import json
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +8,7 @@ from hypothesis import strategies as st
 
 from mmjax.core.mesh import MeshConfig, make_mesh
 from mmjax.ops.neighbours import Blocks, count_above, nearest
-from tests.conftest import ROOT
-from tests.e2e.conftest import environment
+from tests.e2e.conftest import on_eight_devices
 from tests.oracles import neighbours as oracle
 
 SMALL = Blocks(8, 64)
@@ -104,16 +99,7 @@ print(json.dumps(said))
 
 def test_devices_do_not_matter() -> None:
     """On 8 there are more devices than blocks of queries: some hold padding only."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env=environment(devices=8),
-        timeout=300,
-    )
-    alone, *on_mesh = json.loads(done.stdout)
+    alone, *on_mesh = on_eight_devices("-c", SCRIPT)
     assert on_mesh == [alone] * 4
     assert alone[0][0][0] == 100  # the copy of row 0
 

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 import tarfile
 
 import jax
@@ -21,8 +19,7 @@ from mmjax.data.tokenizer import load_tokenizer
 from mmjax.protect import rounds
 from mmjax.protect.pipeline import protect_pairs
 from mmjax.protect.vocabulary import allowed_tokens, survives
-from tests.conftest import ROOT
-from tests.e2e.conftest import SECONDS, environment
+from tests.e2e.conftest import on_eight_devices
 from tests.protect.conftest import changed
 
 
@@ -147,17 +144,7 @@ def test_any_number_of_devices_gives_the_same(devices, protected, config, tmp_pa
 
 @pytest.mark.slow
 def test_eight_devices_give_the_noise_and_triggers_of_one():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.protect.eight_devices"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(devices=8),
-        timeout=12 * SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = on_eight_devices("-m", "tests.protect.eight_devices")
     assert set(found) == {"1", "2", "4", "8"}
     assert found["1"]["noise"] == 0
     for differing in found.values():

@@ -1,13 +1,8 @@
 """The score stage says the same on any number of devices."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import ROOT
-from tests.e2e.conftest import environment
+from tests.e2e.conftest import on_eight_devices
 
 SCRIPT = """
 import json
@@ -31,16 +26,7 @@ print(json.dumps({"said": said, "poisoned": int(found.scores.verdict[poisoned].s
 
 @pytest.mark.slow
 def test_devices_do_not_matter() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env=environment(devices=8),
-        timeout=300,
-    )
-    found = json.loads(done.stdout)
+    found = on_eight_devices("-c", SCRIPT)
     alone, *on_mesh = found["said"]
     assert found["poisoned"] >= 2 * 29  # there was something to find
     for scores in on_mesh:

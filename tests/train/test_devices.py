@@ -1,13 +1,8 @@
 """Training on 8 simulated devices is training on 1, however the state is split."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import ROOT
-from tests.e2e.conftest import SECONDS, environment
+from tests.e2e.conftest import on_eight_devices
 
 pytestmark = pytest.mark.slow
 SHARES = {"data": 1.0, "fsdp": 0.2, "tensor": 0.7, "fsdp and tensor": 0.2}
@@ -16,17 +11,7 @@ SHARES = {"data": 1.0, "fsdp": 0.2, "tensor": 0.7, "fsdp and tensor": 0.2}
 
 @pytest.fixture(scope="module")
 def found():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.train.eight_devices"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(devices=8),
-        timeout=12 * SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return on_eight_devices("-m", "tests.train.eight_devices")
 
 
 @pytest.mark.parametrize(

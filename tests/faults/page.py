@@ -29,8 +29,9 @@ CRASHES = """
 
 Made by `{command}`, from [crash.json](results/crash.json): every trial with its signal, its moment,
 the file that was last touched and the exit codes. A verb is run on a small set, killed at a moment
-drawn uniformly over the length of an undisturbed run (every second trial: over its file events;
-every twelfth is killed twice), and the same command is run again. Every file must then be equal,
+drawn over the length of an undisturbed run or among its file events (every twelfth trial: twice),
+and the same command is run again. Trials that say so met a process that had run the verb before,
+in which most of the time goes into files. Every file must then be equal,
 byte for byte, to the one of the undisturbed run: verdicts, embeddings, reports, shards, weights,
 metrics; only logs, the lock and the times in checkpoints may differ. After SIGTERM and SIGINT
 nothing half-written may be left, and nobody may see a traceback.

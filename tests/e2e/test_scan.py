@@ -29,7 +29,7 @@ from tests.e2e.conftest import (
 )
 
 RIDGE = "--config.fit.kind=ridge"
-POISON = 60
+PAIRS, POISON = 1_500, 60
 
 
 class Sets:
@@ -37,8 +37,8 @@ class Sets:
 
     def __init__(self, folder: Path):
         self.reference = embeddings(folder / "reference", 2000, seed=3)
-        self.poisoned = embeddings(folder / "poisoned", 3000, seed=1, poison=POISON)
-        self.clean = embeddings(folder / "clean", 3000, seed=2)
+        self.poisoned = embeddings(folder / "poisoned", PAIRS, seed=1, poison=POISON)
+        self.clean = embeddings(folder / "clean", PAIRS, seed=2)
         captions = pq.read_table(self.poisoned / "metadata")["caption"].to_pylist()
         self.truth = np.array(["banana" in caption for caption in captions])
 
@@ -144,7 +144,7 @@ def test_planted_poison_is_found_and_fails_the_gate(
     sets: Sets, found: Path, tmp_path: Path, run: Run
 ) -> None:
     summary = json.loads((found / "summary.json").read_text())
-    table = check_accounts(found, summary, 3000)
+    table = check_accounts(found, summary, PAIRS)
     flagged = np.array(table["is_poisoned"].to_pylist())
     assert (flagged & sets.truth).sum() >= 0.95 * POISON
     assert (flagged & ~sets.truth).sum() <= 0.005 * 3000
@@ -154,12 +154,12 @@ def test_planted_poison_is_found_and_fails_the_gate(
     flags = [f"--reference={sets.reference}", RIDGE]
     ran = run("scan", sets.poisoned, *flags, f"--out={found}", "--fail_on=poisoned:1")
     assert ran.code == 1
-    assert ran.out.splitlines()[0] == f"{flagged.sum()} of 3,000 pairs look poisoned"
+    assert ran.out.splitlines()[0] == f"{flagged.sum()} of {PAIRS:,} pairs look poisoned"
     again = ["scan", sets.poisoned, *flags, f"--out={found}", f"--fail_on=poisoned:{POISON * 2}"]
     assert run(*again).code == 0
     ran = run("scan", sets.clean, *flags, f"--out={tmp_path / 'clean'}", "--fail_on=poisoned")
     assert ran.code == 0
-    assert ran.out.startswith("no evidence of poisoning\n3,000 pairs: 3,000 benign\n")
+    assert ran.out.startswith(f"no evidence of poisoning\n{PAIRS:,} pairs: {PAIRS:,} benign\n")
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def test_planted_poison_is_found_and_fails_the_gate(
     table = check_accounts(found, summary, PAIRS)
     flagged = np.array(table["is_poisoned"].to_pylist())
     assert (flagged & sets.truth).sum() >= 0.95 * POISON
-    assert (flagged & ~sets.truth).sum() <= 0.005 * 3000
+    assert (flagged & ~sets.truth).sum() <= 0.005 * PAIRS
     assert summary["evidence"] is True
     scores = np.array(table["poison_score"].to_pylist())
     assert ((scores > 0.5) == flagged).all()

@@ -26,7 +26,14 @@ from mmjax.evaluate.cfbd_set import ATTACKS, attack_config, identity, open_set
 from mmjax.evaluate.clean_set import CleanSet, embed_pairs
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
 from mmjax.evaluate.planted import Planted, replace_rows
-from mmjax.evaluate.trained import Judged, judged_scenes, measure, train_config, train_model
+from mmjax.evaluate.trained import (
+    Judged,
+    isolation,
+    judged_scenes,
+    measure,
+    train_config,
+    train_model,
+)
 from mmjax.evaluate.training_set import (
     TrainingSet,
     Victims,
@@ -209,7 +216,8 @@ class Lab:
             }
         poisoned = int(scanned.poisoned.sum()) if method != "clean" else 0
         told = {"pairs": len(pairs.images), "poisoned": poisoned, **counts}
-        return train_model(config, pairs, run), told
+        model = train_model(config, pairs, run)
+        return model, told | (isolation(run, scanned.poisoned) if method == "abl" else {})
 
     def _scanned(self, name: str) -> Scanned:
         config = attack_config(

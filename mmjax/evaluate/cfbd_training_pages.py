@@ -22,7 +22,8 @@ TITLES = {
 PAIRED = ("hit@1", "hit@10", "hit@50", "min_rank", "others_hit@10", "others_min_rank")
 COLUMNS = (
     "attack", "method", "seed", "learning_rate", "pairs", "poisoned", "survivors", "clean_lost",
-    "acc1", "acc5", "asr", "false_alarms", "hit@10", "min_rank", "reached", "reason",
+    "acc1", "acc5", "asr", "false_alarms", "hit@10", "min_rank",
+    "isolation_auroc", "isolation_recall", "reached", "reason",
 )  # fmt: skip
 
 
@@ -92,7 +93,22 @@ def success_directions(rows: Rows) -> list[Direction]:
             made.append(Direction(claim, reached, told))
         claim = f"{attack}: after a scan in robust mode {value} is within 1 point of clean training"
         made.append(_within(claim, clean, robust, 0.01))
+        made += _isolation(attack, rows)
     return made
+
+
+def _isolation(attack: str, rows: Rows) -> list[Direction]:
+    """That losses isolate less poison than a scan finds, where both were measured."""
+    here = {"attack": attack}
+    isolated = mean(rows, "isolation_recall", method=TITLES["abl"], **here)
+    left, all_of_it = (
+        mean(rows, name, method=TITLES["robust"], **here) for name in ("survivors", "poisoned")
+    )
+    if isolated is None or left is None or not all_of_it:
+        return []
+    found = 1 - left / all_of_it
+    claim = f"{attack}: ABL's losses isolate less of the poison than the robust mode finds"
+    return [Direction(claim, isolated < found, f"{isolated:.4g}, {found:.4g}")]
 
 
 def _within(

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Int32, UInt8
 
 from mmjax.attacks.templates import TEMPLATES
 from mmjax.attacks.victims import names_target
@@ -19,7 +20,9 @@ from mmjax.evaluate.embedding import Embedder, class_embeddings, fit, load_embed
 from mmjax.evaluate.experiment import TrainedConfig
 from mmjax.evaluate.zeroshot import accuracy, nearest_classes
 from mmjax.learn.config import ModelConfig, OptimizerConfig
+from mmjax.scan import detection
 from mmjax.train.config import DataConfig, TrainConfig
+from mmjax.train.isolation import LOSSES
 from mmjax.train.pipeline import train
 
 _JUDGED = 9_000
@@ -76,6 +79,22 @@ def train_model(config: TrainConfig, pairs: PairTable, out: Path) -> str:
         train(config, out, mesh=make_mesh(config.mesh), pairs=pairs)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return f"mmjax-dir:{model.parent}"
+
+
+def isolation(run: Path, poisoned: Bool[np.ndarray, " n"]) -> dict[str, float | None]:
+    """How well the losses that ABL recorded rank poison first.
+
+    Args:
+        run: the training's folder.
+        poisoned: the truth of the pairs that it learned from, in their order.
+
+    Returns:
+        `isolation_auroc`, and `isolation_recall`: the share of the poison among as many pairs of
+        lowest loss as there is poison.
+    """
+    recorded = pq.read_table(run / LOSSES, columns=["loss"])["loss"].to_pylist()
+    found = detection.measure(-np.mean(recorded, axis=1), poisoned)
+    return {"isolation_auroc": found.auroc, "isolation_recall": found.recall_at_poisoned}
 
 
 def measure(

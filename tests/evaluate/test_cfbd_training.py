@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmjax.cli import main
 from mmjax.evaluate import cfbd_training
 from mmjax.evaluate.cfbd_training import Clock, strength, sweep
 from mmjax.evaluate.cfbd_training_pages import TITLES, accuracy_directions, success_directions
+from mmjax.evaluate.trained import isolation
 from tests.e2e.conftest import World
 
 Reproduce = Callable[..., tuple[int, str]]
@@ -101,6 +104,8 @@ def test_defences_and_stages(reproduce: Reproduce, folder: Path) -> None:
     assert found["cleanclip"]["pairs"] == 100
     assert found["roclip"]["pairs"] == PAIRS
     assert found["coarse"]["pairs"] < PAIRS
+    assert 0 <= found["abl"]["isolation_recall"] <= 1
+    assert 0 <= found["abl"]["isolation_auroc"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -152,3 +157,21 @@ def test_directions() -> None:
     assert [each.holds for each in told] == [False] * 4
     assert accuracy_directions(bad[:1])[0].holds is None
     assert np.all([each.holds is None for each in success_directions(bad[:1])])
+
+
+@pytest.mark.parametrize(("isolated", "holds"), [(0.5, True), (0.9, False)])
+def test_isolation_is_compared_with_what_the_scan_finds(isolated: float, holds: bool) -> None:
+    rows = [
+        {"attack": "sig", "method": TITLES["abl"], "isolation_recall": isolated},
+        {"attack": "sig", "method": TITLES["robust"], "survivors": 6, "poisoned": 30},
+    ]
+    told = success_directions(rows)[-1]
+    assert told.holds is holds
+    assert told.evidence == f"{isolated:.4g}, 0.8"
+
+
+def test_isolation_ranks_by_the_mean_recorded_loss(tmp_path: Path) -> None:
+    losses = [[2.0, 2.0], [0.1, 0.3], [3.0, 1.0], [0.2, 4.0]]
+    pq.write_table(pa.table({"loss": losses}), tmp_path / "losses.parquet")
+    told = isolation(tmp_path, np.array([False, True, False, True]))
+    assert told == {"isolation_auroc": 0.5, "isolation_recall": 0.5}

@@ -31,6 +31,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "issba": {"bits": 4, "width": 4, "sample": 96, "steps": 250, "batch_size": 16,
               "learning_rate": 5e-3},
 }  # fmt: skip
+OFTEN = [pytest.param(name, marks=[pytest.mark.slow] * (name == "issba")) for name in OPTIMISED]
+"""ISSBA trains an encoder and a decoder, which takes its time."""
 Prepare = Callable[..., Prepared]
 
 
@@ -66,7 +68,7 @@ def prepare(material: Material) -> Prepare:
     return run
 
 
-@pytest.mark.parametrize("name", OPTIMISED)
+@pytest.mark.parametrize("name", OFTEN)
 def test_contract(name: str, prepare: Prepare, material: Material) -> None:
     arrays = jax.tree.map(jnp.asarray, dict(prepare(name).arrays))
     chosen = {**OPTIMISED[name].defaults, **SMALL[name]}
@@ -97,10 +99,7 @@ def test_contract(name: str, prepare: Prepare, material: Material) -> None:
     np.testing.assert_allclose(four.images, stamped, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name == "issba")) for name in OPTIMISED],
-)
+@pytest.mark.parametrize("name", OFTEN)
 def test_the_same_seed_gives_the_same_file(name: str, prepare: Prepare, tmp_path: Path) -> None:
     short = {"steps": 4}
     for file in ("a", "b"):
@@ -197,6 +196,7 @@ def test_trojan_is_measured_as_it_is_shown(
     assert loss == pytest.approx(found.figures["loss_after"], rel=2e-2)
 
 
+@pytest.mark.slow
 def test_issba_is_read_and_hardly_seen(prepare: Prepare, material: Material) -> None:
     found = prepare("issba")
     assert found.figures["bit_accuracy"] >= 0.95

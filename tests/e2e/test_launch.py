@@ -95,6 +95,7 @@ def test_two_processes_scan_as_one(world: World, scanned: Path, tmp_path: Path) 
     assert hashes(out / "verdicts") == hashes(scanned / "verdicts")
 
 
+@pytest.mark.slow
 def test_a_failure_ends_all_processes_and_is_the_exit_code(world: World, tmp_path: Path) -> None:
     ran = launch("multiprocess.py", "scan", "nowhere.tar", f"--out={tmp_path / 'run'}")
     assert ran.returncode == 2

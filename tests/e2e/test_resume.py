@@ -140,6 +140,7 @@ def test_damaged_outputs_and_changed_inputs_are_encoded_again(
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_other_settings_do_not_mix_with_a_run(
     arguments: list[str], world: World, whole: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -273,6 +273,7 @@ def test_the_marks_of_a_poisoned_set_are_not_read(world: World, tmp_path: Path, 
     assert "against the truth: TPR" in named.out
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside_the_run_folder(world: World, tmp_path: Path) -> None:
     here, before = tmp_path / "here", hashes(world.folder)
     here.mkdir()

@@ -76,6 +76,7 @@ def test_a_manifest_that_is_none(tmp_path, poisoned):
         read_attacks(tmp_path / "x.json")
 
 
+@pytest.mark.slow
 def test_an_optimised_trigger_is_that_of_the_set(scenes, tmp_path):
     folder = tmp_path / "p"
     trigger = TriggerConfig("issba", bits=4, width=4, sample=16, steps=1, batch_size=4)

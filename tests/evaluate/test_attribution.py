@@ -45,6 +45,7 @@ def test_nothing_added_changes_nothing(model):
     assert seen.features.shape[:3] == (2, grid, grid)
 
 
+@pytest.mark.slow
 def test_heat_maps_are_grad_cam_by_finite_differences(model):
     towers, variables, images = model
     pixels = images.astype(np.float32)

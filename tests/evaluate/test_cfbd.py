@@ -128,6 +128,7 @@ def test_figure5_has_a_point_for_every_poisoned_pair(reproduce: Reproduce) -> No
         assert np.isclose(np.sum(steps * precision), row["auprc"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_figure6_counts_the_benign_set(reproduce: Reproduce) -> None:
     rows, _ = reproduce("cfbd-figure6", CHOSEN)
     leaks = [r for r in rows if r["ablation"] == "K, gamma" and r["attack"] == "badnets"]

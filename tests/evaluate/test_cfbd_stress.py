@@ -121,6 +121,7 @@ def test_the_grid_and_the_sets_without_poison(
     assert file.name == "cfbd-stress.json"
 
 
+@pytest.mark.slow
 def test_realised_rates_are_counted(
     config: ReproduceConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

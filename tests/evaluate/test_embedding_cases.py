@@ -96,6 +96,7 @@ def test_the_same_seed_makes_the_same(base):
     assert np.any(one.poisoned != other.poisoned)
 
 
+@pytest.mark.slow
 def test_every_case_and_seed_is_a_cell_that_is_kept(folder, tmp_path, monkeypatch):
     for name in list(CASES):
         if name not in ("25 poisons", "nothing"):

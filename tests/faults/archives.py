@@ -15,6 +15,7 @@ from tests.faults.case import GOOD, Case, fault, good
     "F17",
     "a key twice in one shard, or in two shards",
     "the second in one shard is `duplicate_key`; in two shards both are rows of their own",
+    slow=True,
 )
 def twice(case: Case) -> None:
     write_tar(case.inputs / "00001.tar", pair("same", 3))

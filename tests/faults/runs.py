@@ -106,6 +106,7 @@ def full_disk(case: Case) -> None:
     "F40",
     "an --out that is a file, of something else, of another run, or inside the input",
     "exit 2 with what to do, nothing of it is touched; a run folder among shards is no shard",
+    slow=True,
 )
 def run_folders(case: Case) -> None:
     _shards(case)

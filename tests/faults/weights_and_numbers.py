@@ -91,6 +91,7 @@ def tokenizers(case: Case) -> None:
     "F30",
     "embeddings with NaN, infinity, zeros, or of another width",
     "`nonfinite_embedding` rows; another width: exit 2",
+    slow=True,
 )
 def bad_numbers(case: Case) -> None:
     folder = embeddings(case.inputs / "emb", 400, seed=1)
@@ -178,6 +179,7 @@ def no_positives(case: Case) -> None:
     "a training that diverges",
     "steps that are not finite change nothing; ten in a row end the run with exit 2, the last good "
     "state kept",
+    slow=True,
 )
 def diverges(case: Case) -> None:
     given = ["--config=train/demo", f"--weights={case.world.weights}", "--steps=30"]

@@ -11,6 +11,8 @@ from mmjax.measure import bench
 from mmjax.measure.bench_config import BenchConfig
 from tests.e2e.conftest import Run, run  # noqa: F401 - a fixture
 
+SLOW = ("encode", "hotflip", "pgd", "text")
+
 
 def told(lines: list[str]):
     return lines.append
@@ -56,7 +58,7 @@ def test_rows_say_their_share_of_what_bounds_them() -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, marks=[pytest.mark.slow] if case in ("encode", "pgd", "hotflip") else [])
+        pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else [])
         for case in sorted(set(bench.CASES) - {"scan"})
     ],
 )

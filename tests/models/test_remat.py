@@ -34,7 +34,13 @@ def kept(loss, variables):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(backward))
 
 
-@pytest.mark.parametrize("preset", [tiny.VIT, tiny.RESNET], ids=lambda preset: preset.name)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param(tiny.VIT, id="vit"),
+        pytest.param(tiny.RESNET, id="resnet", marks=pytest.mark.slow),
+    ],
+)
 def test_remat_keeps_less(preset):
     plain, variables = loss_of(preset, remat=False)
     again, same_variables = loss_of(preset, remat=True)

@@ -141,7 +141,7 @@ def test_chunks_change_nothing(chunk: int) -> None:
     np.testing.assert_array_equal(parts.trigger, whole.trigger)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_devices_change_nothing(devices: int) -> None:
     """The batch split over the mesh finds the same triggers."""
     model = oracle.Linear(2, 8, 3)

@@ -74,10 +74,8 @@ def files_of(folder):
     }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name != "roclip" else []) for name in DEFENCES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEFENCES)
 def test_a_defended_run_that_was_stopped_leaves_the_same_bytes(runs, name, tmp_path):
     folder = tmp_path / "out"
     asked = iter(range(7))
@@ -104,6 +102,7 @@ def test_adversarial_training_is_plain_training_without_a_budget(tiny, tmp_path)
     assert told["adversarial"] == pytest.approx(told["none"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_cleanclip_minimises_both_terms(runs):
     for line in lines(runs("cleanclip")):
         assert line["loss"] == pytest.approx(line["cross_modal"] + line["in_modal"], rel=1e-5)
@@ -157,6 +156,7 @@ def test_abl_records_isolates_and_unlearns(runs):
         assert line["loss"] >= line["kept"] - np.log(8) - 1e-5
 
 
+@pytest.mark.slow
 def test_a_lost_record_is_refused(runs, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(runs("safeclip"), folder)

@@ -68,6 +68,7 @@ def test_the_export_is_the_trained_model(finished):
     np.testing.assert_allclose(norms, 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_twice_exports_the_same_bytes(finished, tmp_path):
     for length in (6, 7):
         asked = iter(range(length))

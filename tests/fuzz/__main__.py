@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.core.files import write_json
-from tests.fuzz.engine import run
+from tests.fuzz.engine import LIMIT, feed, run
 from tests.fuzz.targets import TARGETS
 
 COUNT = 200
@@ -27,7 +27,14 @@ def main() -> int:
     parser.add_argument(
         "--record", type=Path, help="a JSON file of runs: goes on after the last one's seeds"
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="feed the findings again instead; a hang that was the machine's leaves the record",
+    )
     arguments = parser.parse_args()
+    if arguments.again:
+        return feed_again(arguments.findings, arguments.record)
     chosen = [name for name in TARGETS if name in (arguments.only or name).split(",")]
     warnings.simplefilter("error")
     earlier = earlier_runs(arguments.record)
@@ -61,6 +68,26 @@ def main() -> int:
         f"{total:,} inputs, {time.process_time():.0f} CPU s, {len(findings)} findings\n"
     )
     return 1 if findings else 0
+
+
+def feed_again(findings: Path, record: Path | None) -> int:
+    """Feed every stored input again; 0: nothing was found. What took too long once is forgotten."""
+    earlier, found = earlier_runs(record), 0
+    with tempfile.TemporaryDirectory() as work:
+        for file in sorted(findings.iterdir()):
+            name, _, seed = file.name.rpartition("-")
+            begun = time.process_time()
+            finding = feed(TARGETS[name], file.read_bytes(), Path(work) / name)
+            found += finding is not None
+            told = finding.what if finding else "nothing"
+            sys.stdout.write(f"{file.name}: {told}, {time.process_time() - begun:.3f} CPU s\n")
+            if finding is None:
+                hang = f"{name}, seed {seed}: took more than {LIMIT} s"
+                for each in earlier:
+                    each["findings"] = [what for what in each["findings"] if what != hang]
+    if record:
+        write_json(record, earlier)
+    return 1 if found else 0
 
 
 def earlier_runs(record: Path | None) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from mmjax.core.errors import InputError
+from mmjax.core.files import write_json
 from tests.fuzz import engine
+from tests.fuzz.__main__ import earlier_runs, feed_again
 from tests.fuzz.engine import Finding, feed, mutated, run
 from tests.fuzz.targets import TARGETS, Target
 
@@ -46,3 +48,14 @@ def test_mutations_are_a_function_of_the_seed() -> None:
     one, other = (mutated(b"some input", random.Random(3)) for _ in range(2))
     assert one == other
     assert len({mutated(b"some input", random.Random(n)) for n in range(50)}) > 40
+
+
+def test_what_took_too_long_only_once_leaves_the_record(tmp_path: Path) -> None:
+    findings, record = tmp_path / "findings", tmp_path / "fuzz.json"
+    findings.mkdir()
+    (findings / "npy-7").write_bytes(b"no array")
+    kept = ["npy, seed 7: IndexError: x", "npy, seed 8: took more than 20 s"]
+    once = f"npy, seed 7: took more than {engine.LIMIT} s"
+    write_json(record, [{"findings": [once, *kept]}])
+    assert feed_again(findings, record) == 0
+    assert earlier_runs(record) == [{"findings": kept}]

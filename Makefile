@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## make scenes, poison 1 %, scan them, compare with the truth
 	$(BIN)/mmjax demo
 
-test: $(STAMP) ## the default tests (a quarter of an hour on 2 cores)
+test: $(STAMP) ## the default tests (ten minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 slow: $(STAMP) ## the tests that take minutes each; a release runs them

@@ -177,6 +177,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order(
     assert altered_pairs(tmp_path / "resharded") == altered_pairs(poisoned)
 
 
+@pytest.mark.slow
 def test_arrays_are_found_once(
     clean: Path, weights: str, poisoned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,11 @@ def cut(scanned: Path, tmp_path_factory: pytest.TempPathFactory) -> Cut:
     ("flags", "devices"),
     [
         pytest.param(["--batch_size=1", "--workers=1"], 1, marks=pytest.mark.slow),
-        (["--batch_size=7", "--workers=3", "--config.encode.text_batch_size=5"], 1),
+        pytest.param(
+            ["--batch_size=7", "--workers=3", "--config.encode.text_batch_size=5"],
+            1,
+            marks=pytest.mark.slow,
+        ),
         pytest.param(["--batch_size=64", "--workers=3"], 2, marks=pytest.mark.slow),
         (["--batch_size=7", "--workers=1", "--config.encode.decoder=pillow"], 4),
     ],

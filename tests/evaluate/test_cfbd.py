@@ -154,6 +154,7 @@ def test_configurations_of_paper_scale_parse(file: Path) -> None:
     assert f"--config=reproduce/{file.stem} " in file.read_text()
 
 
+@pytest.mark.slow
 def test_paper_scale_reads_a_folder_and_weights(
     reproduce: Reproduce, world: World, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def mixed(clean: CleanSet) -> AttackConfig:
     return AttackConfig(inputs=clean.config.inputs, mixture=MIXED, image_size=SIZE, seed=3)
 
 
+@pytest.mark.slow
 def test_planting_equals_scanning_the_poisoned_shards(
     clean: CleanSet, mixed: AttackConfig, world: World, tmp_path: Path
 ) -> None:

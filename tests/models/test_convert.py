@@ -12,13 +12,18 @@ from mmjax.models.presets import PRESETS, preset
 from mmjax.models.weights import load_weights
 from tests.models.tiny import RESNET, VIT, fill_values, open_clip_config, transformers_config
 
+LARGE = ("RN101", "ViT-L-14")
+
 
 def names_of(shape, layout="open_clip"):
     origins = [origin(path, leaf, layout) for path, leaf in shapes(shape).items()]
     return {name: source.shape for source in origins for name in source.names}
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in sorted(PRESETS)],
+)
 def test_shape_is_inferred_from_the_tensors(name):
     from mmjax.models.foreign import from_open_clip
 

@@ -48,13 +48,12 @@ def test_remat_keeps_less(preset):
     assert kept(again, variables) < 0.5 * kept(plain, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "vision",
     [
         pytest.param(VisionPreset(32, 32, 1, patch_size=16, head_width=16), id="vit"),
-        pytest.param(
-            VisionPreset(32, 4, (1, 2), head_width=32), id="resnet", marks=pytest.mark.slow
-        ),
+        pytest.param(VisionPreset(32, 4, (1, 2), head_width=32), id="resnet"),
     ],
 )
 def test_remat_changes_no_value_and_no_gradient(vision):

@@ -149,6 +149,7 @@ def test_a_shared_noise_sums_its_pairs_and_is_cut_when_added(model, batch, start
     assert float(left) < float(before)
 
 
+@pytest.mark.slow
 def test_dropout_takes_triggers_away(model, batch, start):
     """With all triggers dropped the noise does not depend on them."""
     towers, variables = model

@@ -77,7 +77,7 @@ def nearest(
         values, at = _top(cosine, found)
         rows = jnp.where(values > -jnp.inf, first + at, -1)
         if once:  # nothing to merge with
-            return tuple(x.at[:, :found].set(y) for x, y in zip(best, (-values, rows), strict=True))
+            return best[0].at[:, :found].set(-values), best[1].at[:, :found].set(rows)
         # blocks arrive in the order of the ring: ties are settled by the row, not by the order
         both = jnp.concatenate([best[0], -values], 1), jnp.concatenate([best[1], rows], 1)
         distance, rows = lax.sort(both, dimension=1, num_keys=2)

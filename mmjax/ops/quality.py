@@ -36,11 +36,15 @@ def ssim(x: Float[Array, "b h w c"], y: Float[Array, "b h w c"]) -> Float[Array,
     height, width = x.shape[1:3]
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM wants images of {WINDOW} px or more, got {height}x{width}")
+    # second moments about the images' own level: about 0 they would cancel to 1e-7 of its square
+    level = jnp.mean((x + y) / 2, axis=(1, 2), keepdims=True)
+    x, y = x - level, y - level
     mean_x, mean_y = _smooth(x), _smooth(y)
     variance_x = _smooth(x * x) - mean_x**2
     variance_y = _smooth(y * y) - mean_y**2
     covariance = _smooth(x * y) - mean_x * mean_y
-    light = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
+    light_x, light_y = mean_x + level, mean_y + level
+    light = (2 * light_x * light_y + _C1) / (light_x**2 + light_y**2 + _C1)
     structure = (2 * covariance + _C2) / (variance_x + variance_y + _C2)
     return jnp.mean(light * structure, axis=(1, 2, 3))
 

@@ -52,7 +52,8 @@ SCANS = ("coarse", "paper", "robust")
 METHODS = ("clean", "none", *DEFENCES, *SCANS)
 """Rows of the tables: clean pairs, no defence, defences in training, what a scan keeps."""
 SUCCEEDS = 0.8
-CODE = (*SCORING, "models", "learn", "train")
+LEARNED = ("ops", "attacks", "models", "learn", "train")
+"""The packages that poison, train and judge; what a scan keeps depends on `SCORING` too."""
 PAIRS, REFERENCES = 3_000, 1_500
 """How many scenes models learn from, and how many F, and CleanCLIP's fine-tuning, learn from."""
 TRIGGERS: dict[str, dict[str, Any]] = {
@@ -169,8 +170,9 @@ class Lab:
         facts = identity(self._config) | {
             key: chosen[key] for key in chosen if key not in ("learning_rates", "methods")
         }
+        code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
         path = cell_path(
-            self._out, facts, "trained", name, method, f"{rate:g}", self._seed, packages=CODE
+            self._out, facts, "trained", name, method, f"{rate:g}", self._seed, packages=code
         )
         facts = {"attack": name, "method": method, "learning_rate": rate, "seed": self._seed}
         told = f"{name}, {method}, learning rate {rate:g}, seed {self._seed}"

@@ -13,7 +13,7 @@ like (facts/cfbd.md 4.6: 798 copies of one in CC-3M); its copies do not speak fo
 *Mutual* neighbours (each among the other's k nearest): a benign caption on the rim of a dense
 poisoned cluster has it for neighbours, but is none of its own. The *surest* k is the one whose
 lower confidence bound (Clopper and Pearson, 5 %) is highest; where none exceeds the background,
-the share of wrong pairs in the set at large, that is the prior.
+the median share of wrong pairs among the 300, that is the prior.
 
 An image has a neighbourhood too, its own captions, where it has more of them than images usually
 have: those that are usual speak of one and the same picture, which the model may just read badly.
@@ -36,8 +36,6 @@ from scipy.special import betaincinv, expit, logit
 
 SCALES = (10, 30, 100, 300)
 CONFIDENCE = 0.05
-TRIMMED = 0.05
-"""Share of the worst neighbourhoods that do not count for the background."""
 LEAST = 1e-3
 """The background is never taken to be less."""
 USUAL, LEAST_USUAL = 0.99, 5
@@ -144,7 +142,7 @@ def weigh(
         worst = np.zeros(graph.captions + 1)  # the last is that of no caption, -1
         np.maximum.at(worst, graph.caption_of, wrong)
         around = np.take(worst, graph.near)
-        background = _background(around[:, : scales[min(2, len(scales) - 1)]])
+        background = _background(around)
         text = _of_captions(graph, around, scales, linked, background)
         image = _of_images(crowd, wrong, background)
         prior = np.maximum(
@@ -175,10 +173,11 @@ def flag(poison: Float[np.ndarray, " n"], fdr: float) -> Bool[np.ndarray, " n"]:
 
 
 def _background(around: Float[np.ndarray, "q k"]) -> float:
-    """Mean share of wrong pairs in the neighbourhoods, the worst of them left out."""
-    shares = np.sort(around.mean(axis=1))
-    usual = shares[: max(int((1 - TRIMMED) * shares.size), 1)]
-    return max(float(usual.mean()) if usual.size else LEAST, LEAST)
+    """Median share of wrong pairs in the widest neighbourhoods.
+
+    Poison of many targets is in many neighbourhoods, but hardly in half of them.
+    """
+    return max(float(np.median(around.mean(axis=1))) if len(around) else LEAST, LEAST)
 
 
 def _of_captions(

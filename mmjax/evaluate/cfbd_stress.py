@@ -14,7 +14,7 @@ from mmjax.evaluate.cells import cell_path, clean_row, detector_rows, keep
 from mmjax.evaluate.cfbd_cells import run_cells
 from mmjax.evaluate.cfbd_set import attack_config, identity, mixture_config, settings
 from mmjax.evaluate.clean_set import CleanSet, embed_captions, plant
-from mmjax.evaluate.embedding_cases import CASES, SHOWN, fit_base, read_base
+from mmjax.evaluate.embedding_cases import CASES, fit_base, read_base
 from mmjax.evaluate.embedding_cases import plant as plant_embeddings
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
 from mmjax.evaluate.planted import (
@@ -29,6 +29,8 @@ from mmjax.scan.detection import measure
 from mmjax.scan.detectors import EncodedSet
 from mmjax.scan.kept import Memory
 
+SHOWN = ("cfbd_robust", "cfbd_fine", "cfbd_coarse", "clip_score", "safeclip", "caption_count")
+"""The detectors of the grid."""
 ASKED = (0.01, 0.05, 0.1, 0.2)
 """False-discovery rates that are asked for."""
 ON_SCENES = ("badnets", "blended", "badnets_natural")
@@ -108,7 +110,7 @@ class Made(NamedTuple):
 
 
 def stress(config: ReproduceConfig, out: Path, say: Say) -> Rows:
-    """The grid; detectors as in the cases on embeddings."""
+    """The grid."""
     return _grid(config, out, say, STRESS)
 
 

@@ -30,7 +30,6 @@ CAPTIONS = 5
 """Captions a photo."""
 TEMPLATE_CLASS = 954
 """ImageNet's banana: the target of templates where there is one."""
-SHOWN = ("cfbd_robust", "cfbd_fine", "cfbd_coarse", "clip_score", "safeclip", "caption_count")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,4 +197,4 @@ def _cell(base: Base, case: Case, seed: int, mapping: Mapping) -> list[dict[str,
     encoded = EncodedSet(made.blocks, made.captions, mapping, seed=seed)
     if not made.poisoned.any():
         return [clean_row(encoded)]
-    return detector_rows(encoded, made.poisoned, SHOWN)
+    return detector_rows(encoded, made.poisoned)

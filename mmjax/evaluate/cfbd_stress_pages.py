@@ -29,7 +29,7 @@ def stress_goals(rows: Rows) -> list[Direction]:
     for case in distinct(robust, "case"):
         here = [r for r in robust if r["case"] == case]
         if not here[0]["poisoned"]:
-            made.append(_nothing(case, here))
+            made.append(nothing(case, here))
             continue
         tpr, fpr = min(r["tpr"] for r in here), max(r["fpr"] for r in here)
         claim = f"{case}: TPR of at least {LEAST_TPR:.0%}, FPR of at most {MOST_FPR:.0%}"
@@ -41,7 +41,7 @@ def stress_goals(rows: Rows) -> list[Direction]:
 def write_zero(results_json: Path, out_md: Path) -> None:
     """The page of the sets without poison."""
     rows = read_results(results_json)["rows"]
-    goals = [_nothing(c, [r for r in rows if r["case"] == c]) for c in distinct(rows, "case")]
+    goals = [nothing(c, [r for r in rows if r["case"] == c]) for c in distinct(rows, "case")]
     body = [*lines(goals, "Goals of the robust mode:"), "", *table(rows), "", MEANING]
     write_page(results_json, out_md, body)
 
@@ -71,7 +71,8 @@ def fdr_goals(rows: Rows) -> list[Direction]:
     return made
 
 
-def _nothing(case: str, rows: Rows) -> Direction:
+def nothing(case: str, rows: Rows) -> Direction:
+    """Whether no pair of a case without poison is flagged, in all seeds."""
     quiet = sum(not row["clean_lost"] for row in rows)
     most = max(row["clean_lost"] for row in rows)
     evidence = f"in {quiet} of {len(rows)} seeds, at most {most} pairs"

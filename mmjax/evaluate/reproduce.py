@@ -126,6 +126,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "Rows with 0 poisoned pairs: nothing should be flagged.",
         ),
         needs=("data",),
+        page="mmjax.evaluate.embedding_pages:write_cases",
     ),
     "attack-sheet": Experiment(
         attack_sheet,

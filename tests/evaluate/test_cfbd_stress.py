@@ -10,9 +10,10 @@ import pytest
 from mmjax.evaluate import cfbd_set, cfbd_stress
 from mmjax.evaluate.cfbd_set import open_set
 from mmjax.evaluate.cfbd_stress import NOTHING, ZERO, Stress, make_case
-from mmjax.evaluate.cfbd_stress_pages import fdr_goals, stress_goals
+from mmjax.evaluate.cfbd_stress_pages import fdr_goals
 from mmjax.evaluate.clean_set import CleanSet, plant
 from mmjax.evaluate.experiment import CfbdConfig, ReproduceConfig
+from mmjax.evaluate.goals import finds
 from mmjax.evaluate.reproduce import run_experiment
 from mmjax.scan.blocks import gather
 from tests.e2e.conftest import World
@@ -142,8 +143,9 @@ def test_goals_look_at_the_worst_seed_and_at_the_mean() -> None:
 
     rows = [robust("a", 1.0, 0.01), robust("a", 0.96, 0.0), robust("b", 1.0, 0.0)]
     rows += [robust("b", 0.9, 0.0), robust("none", None, 0.0), robust("none", None, 0.0, 3)]
-    assert [goal.holds for goal in stress_goals(rows)] == [True, False, False]
-    assert stress_goals(rows)[2].evidence == "in 1 of 2 seeds, at most 3 pairs"
+    goals = finds(rows, "case", least_tpr=0.95, most_fpr=0.01)
+    assert [goal.holds for goal in goals] == [True, False, False]
+    assert goals[2].evidence == "in 1 of 2 seeds, at most 3 pairs"
 
     def fdr(values: list[float]) -> list[dict]:
         return [{"case": "a", "fdr_asked": 0.1, "fdr_realised": value} for value in values]

@@ -1,8 +1,9 @@
-"""The goals of the cases on embeddings, checked against made-up rows."""
+"""The goals of the robust mode, checked against made-up rows."""
 
 import json
 
-from mmjax.evaluate.embedding_pages import natural_gains, never_behind, quiet, write_cases
+from mmjax.evaluate.embedding_pages import write_cases
+from mmjax.evaluate.goals import natural_gains, never_behind, quiet
 
 
 def row(case, name, auroc, tpr=0.5, **more):

@@ -1,4 +1,10 @@
-"""One pass over the pairs: every distinct image and caption of a shard is embedded once."""
+"""One pass over the pairs: every distinct image and caption of a shard is embedded once.
+
+On a CPU a batch is embedded `PART` rows at a time. It costs nothing there, and an embedding is then
+the same to the last bit whatever the batch, the number of devices and the rows around it: products
+of other shapes add up in another order, and what moves a number by 1e-7 may move its float16 to the
+next one.
+"""
 
 import collections
 import dataclasses
@@ -7,7 +13,9 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float16, Int32, UInt8
 
 from mmjax.core.mesh import DATA, batch_sharding, replicated
@@ -15,10 +23,12 @@ from mmjax.core.progress import Meter
 from mmjax.data.loader import Record, load_shard
 from mmjax.data.shards import ShardView
 from mmjax.data.tokenizer import Tokenizer, bucket_length
-from mmjax.models.clip import build, freeze
+from mmjax.models.clip import Variables, build, freeze
 from mmjax.models.weights import Weights
 from mmjax.scan.config import EncodeConfig
 
+PART = 16
+"""Rows that a CPU embeds at a time."""
 IN_FLIGHT = 2
 """Batches that the devices may have ahead of the host: one computes while the next is copied."""
 
@@ -49,7 +59,8 @@ class EncodedShard:
 class Encoder:
     """Frozen towers on a mesh, with the tokenizer and the batch shapes that they are compiled for.
 
-    `embed_images` and `embed_text` are jitted; batches are global and sharded over `data`.
+    `embed_images` and `embed_text` are jitted; batches are global and sharded over `data`, and
+    have a multiple of `rows` rows.
     """
 
     embed_images: Callable[[UInt8[Array, "b h w 3"]], Array]
@@ -60,6 +71,7 @@ class Encoder:
     image_size: int
     dim: int
     precision: str
+    rows: int
 
 
 def make_encoder(
@@ -70,14 +82,13 @@ def make_encoder(
     Args:
         weights: a CLIP model.
         tokenizer: its tokenizer.
-        config: batch sizes, precision, decoder.
+        config: batch sizes (rounded up to what the mesh wants), precision, decoder.
         mesh: parameters are replicated on it, batches are split over its data axis.
     """
     towers, variables = freeze(build(weights.preset), weights.variables, config.precision)
     variables = jax.device_put(variables, replicated(mesh))
-    whole, split = replicated(mesh), batch_sharding(mesh)
-    images = jax.jit(towers.encode_image, in_shardings=(whole, split), out_shardings=split)
-    text = jax.jit(towers.encode_text, in_shardings=(whole, split), out_shardings=split)
+    part = PART if towers.policy.backend == "cpu" else 0
+    images, text = (_jitted(f, part, mesh) for f in (towers.encode_image, towers.encode_text))
     return Encoder(
         embed_images=lambda batch: images(variables, batch),
         embed_text=lambda batch: text(variables, batch),
@@ -87,7 +98,20 @@ def make_encoder(
         image_size=weights.preset.vision.image_size,
         dim=weights.preset.embed_dim,
         precision=towers.policy.compute,
+        rows=max(part, 1) * mesh.shape[DATA],
     )
+
+
+def _jitted(encode: Callable[..., Array], part: int, mesh: Mesh) -> Callable[..., Array]:
+    """`encode(variables, rows)` over the mesh, `part` rows at a time; 0 = all of a device's."""
+
+    def by_parts(variables: Variables, rows: Array) -> Array:
+        parts = rows.reshape(-1, part, *rows.shape[1:])
+        return lax.map(lambda each: encode(variables, each), parts).reshape(len(rows), -1)
+
+    over = jax.shard_map(by_parts, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(DATA))
+    whole, split = replicated(mesh), batch_sharding(mesh)
+    return jax.jit(over if part else encode, in_shardings=(whole, split), out_shardings=split)
 
 
 def encode_shard(encoder: Encoder, view: ShardView, meter: Meter | None = None) -> EncodedShard:
@@ -106,7 +130,7 @@ def encode_shard(encoder: Encoder, view: ShardView, meter: Meter | None = None) 
     load = load_shard(
         view,
         image_size=encoder.image_size,
-        batch_size=_multiple(config.batch_size, encoder.mesh),
+        batch_size=_rounded(config.batch_size, encoder.rows),
         workers=config.workers or len(os.sched_getaffinity(0)),
         max_pixels=config.max_image_pixels,
         library=config.decoder,
@@ -172,7 +196,7 @@ def _encode_captions(
     context = encoder.tokenizer.context_length
     buckets = np.array([bucket_length(int(n), context) for n in tokens.lengths])
     embedded = np.zeros((len(distinct), encoder.dim), np.float16)
-    size = _multiple(encoder.config.text_batch_size, encoder.mesh)
+    size = _rounded(encoder.config.text_batch_size, encoder.rows)
     sharding = batch_sharding(encoder.mesh)
     for bucket in np.unique(buckets):
         rows = np.flatnonzero(buckets == bucket)
@@ -213,7 +237,6 @@ def _collect(
     return np.concatenate(done) if done else np.zeros((0, dim), np.float16)
 
 
-def _multiple(size: int, mesh: Mesh) -> int:
-    """`size` rounded up to a multiple of the devices along the data axis."""
-    devices = mesh.shape[DATA]
-    return -(-size // devices) * devices
+def _rounded(size: int, rows: int) -> int:
+    """`size` rounded up to a multiple of `rows`."""
+    return -(-size // rows) * rows

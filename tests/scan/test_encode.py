@@ -1,5 +1,6 @@
 """Encoding a shard: rows keep their order, equal images and captions are embedded once."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmjax.attacks.shards import encode_png
 from mmjax.core.config import MeshConfig
 from mmjax.core.mesh import make_mesh
 from mmjax.core.types import Pair
 from mmjax.data.tokenizer import Tokenizer, train_bpe
+from mmjax.models.clip import build
+from mmjax.models.weights import Weights
 from mmjax.scan.config import EncodeConfig
-from mmjax.scan.encode import EncodedShard, Encoder, encode_shard
+from mmjax.scan.encode import EncodedShard, Encoder, encode_shard, make_encoder
+from tests.e2e.conftest import TINY
 
 SIZE, WORDS = 8, 16
 
@@ -94,7 +99,8 @@ def make(tokenizer: Tokenizer, *, devices: int = 1, **options: int) -> tuple[Enc
 
     mesh = make_mesh(MeshConfig(data=devices))
     config = EncodeConfig(workers=2, **options)
-    return Encoder(image, text, tokenizer, config, mesh, SIZE, 4, "float32"), images, captions
+    made = Encoder(image, text, tokenizer, config, mesh, SIZE, 4, "float32", rows=devices)
+    return made, images, captions
 
 
 def rows(shard: EncodedShard) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -169,3 +175,23 @@ def test_batches_and_devices_do_not_matter(
     np.testing.assert_allclose(found.image, wanted.image, atol=1e-3)
     np.testing.assert_array_equal(found.text, wanted.text)
     assert all(image.shape[0] % devices == 0 for image in images)
+
+
+def test_a_real_model_gives_the_same_bits_in_any_batch_on_any_devices(tokenizer: Tokenizer) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (19, SIZE, SIZE, 3), dtype=np.uint8)
+    pairs = [Pair(str(i), encode_png(p), f"a caption, {i}") for i, p in enumerate(pixels)]
+    text = dataclasses.replace(TINY.text, vocab_size=tokenizer.vocab_size)
+    shape = dataclasses.replace(TINY, text=text)
+    weights = Weights(shape, build(shape).init(jax.random.key(0)), None, "", "")
+
+    def encoded(devices: int, batch: int) -> EncodedShard:
+        config = EncodeConfig(batch_size=batch, text_batch_size=batch, precision="float32")
+        mesh = make_mesh(MeshConfig(data=devices))
+        return encode_shard(make_encoder(weights, tokenizer, config, mesh=mesh), View(pairs))
+
+    wanted = encoded(1, 64)
+    assert wanted.valid.all()
+    for devices, batch in ((1, 1), (2, 7)):
+        found = encoded(devices, batch)
+        assert found.image.tobytes() == wanted.image.tobytes()
+        assert found.text.tobytes() == wanted.text.tobytes()

@@ -84,6 +84,18 @@ CFBD: dict[str, Experiment] = {
         "With 60 poisoned pairs a q of 100 is mostly benign; in the paper 3,000 are poisoned.",
     ),
     "cfbd-figure7": _figure(7, "how well Gaussians fit the consistency; z and its threshold"),
+    "cfbd-probe": Experiment(
+        named("mmjax.evaluate.cfbd_probe:probes"),
+        "What the embeddings show of nine attacks at most",
+        (
+            "A probe is told which pairs are poisoned and predicts each of them by a linear fit to "
+            "all others. No detector knows that: what the probe of images does not rank, no "
+            "direction of these images can tell.",
+            _SMALL,
+        ),
+        needs=(),
+        page="mmjax.evaluate.cfbd_probe:write_probes",
+    ),
     "cfbd-stress": Experiment(
         named("mmjax.evaluate.cfbd_stress:stress"),
         "Hard cases for the scan",

@@ -14,7 +14,16 @@ from mmjax.evaluate.directions import Direction, above, lines, rises
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
 from mmjax.evaluate.goals import TITLE, finds
 from mmjax.evaluate.planted import Planted
-from mmjax.evaluate.tables import MEANING, pivot, read_results, reasons, row, table, write_page
+from mmjax.evaluate.tables import (
+    MEANING,
+    own_table,
+    pivot,
+    read_results,
+    reasons,
+    row,
+    table,
+    write_page,
+)
 from mmjax.scan.blocks import gather
 from mmjax.scan.detection import measure
 
@@ -125,7 +134,7 @@ def write_table4(results_json: Path, out_md: Path) -> None:
         body += [*pivot(own, "detector", "attack", value), ""]
     goals = finds(rows, "attack", least_tpr=LEAST_TPR, most_fpr=MOST_FPR)
     body += [*lines(table4_directions(rows)), "", *lines(goals, TITLE), ""]
-    body += [*table(rows), "", MEANING, *reasons(rows)]
+    body += [*own_table(rows), "", MEANING, *reasons(rows)]
     write_page(results_json, out_md, body)
 
 

@@ -144,6 +144,12 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
+def own_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """`table` of what the scan found, where a page has the means of the other detectors."""
+    told = "Rows of the scan; those of the other detectors stand in the JSON:"
+    return [told, "", *table([r for r in rows if str(r.get("name", "")).startswith("cfbd_")])]
+
+
 def reasons(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Why measures of some rows are not defined, a paragraph each."""
     return [

@@ -19,6 +19,7 @@ ROWS = [
     row("natural: dog", "cfbd_robust", 0.97, 0.6, seed=1),
     row("natural: dog", "cfbd_coarse", 0.90, 0.4),
     row("natural: dog", "dao", 0.99),
+    {"case": "templates", "name": "abl", "detector": "ABL", "seed": 0, "reason": "no losses"},
 ]
 
 

@@ -1,7 +1,6 @@
 """A cell of a results table: one case, one seed, every detector; measured once and kept."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import re
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-import mmjax
+from mmjax.core.code import code_hash
 from mmjax.core.files import write_json
 from mmjax.evaluate.tables import row
 from mmjax.scan import stages
@@ -103,19 +102,6 @@ def cell_path(
     text = json.dumps({"facts": facts, "code": code_hash(packages)}, sort_keys=True, default=list)
     name = "-".join(re.sub("[^a-z0-9]+", "-", str(part).lower()).strip("-") for part in names)
     return out / "cells" / hashlib.sha256(text.encode()).hexdigest()[:12] / f"{name}.json"
-
-
-@functools.cache
-def code_hash(packages: tuple[str, ...] = SCORING) -> str:
-    """A hash of the code of some packages, as it was when this process first asked."""
-    package = Path(mmjax.__file__).parent
-    files = [f for part in packages for f in sorted((package / part).glob("*.py"))]
-    digest = hashlib.sha256()
-    for file in files:
-        if file.name.startswith("report"):
-            continue
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _decisions(name: str, encoded: EncodedSet) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mmjax.attacks.changes import poisoned_pairs
 from mmjax.attacks.config import AttackConfig
 from mmjax.attacks.shards import encode_png
 from mmjax.core import keys
+from mmjax.core.code import code_hash
 from mmjax.core.config import digest
 from mmjax.core.errors import InputError
 from mmjax.core.files import atomic_path
@@ -26,7 +27,7 @@ from mmjax.core.rundir import RunDir
 from mmjax.core.types import Pair
 from mmjax.data.records import Row
 from mmjax.data.shards import RowView, Source
-from mmjax.evaluate.cells import code_hash
+from mmjax.evaluate.cells import SCORING
 from mmjax.evaluate.planted import Planted, replace_rows
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.config import ScanConfig
@@ -101,7 +102,7 @@ def _mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mesh) ->
     """The named F, or one fitted on the reference by this code."""
     if given.mapping is not None or given.reference is None:
         return load_mapping(config.mapping)
-    folder = run.path / "mappings" / code_hash()[:12]
+    folder = run.path / "mappings" / code_hash(SCORING)[:12]
     if not (folder / "mapping.json").exists():
         reference = embed(
             run,
@@ -144,7 +145,7 @@ def plant(clean: CleanSet, attack: AttackConfig | None) -> Planted:
 
 def _changes(clean: CleanSet, attack: AttackConfig) -> dict[str, np.ndarray]:
     """The rows that an attack changes and their embeddings, from its file if there is one."""
-    file = clean.kept / "changes" / code_hash()[:12] / f"{digest(attack)}.npz"
+    file = clean.kept / "changes" / code_hash(SCORING)[:12] / f"{digest(attack)}.npz"
     if not file.exists():
         changes = poisoned_pairs(clean.source, attack, clean.kept / "triggers")
         image, text = embed_pairs(clean.encoder, [change.pair for change in changes])

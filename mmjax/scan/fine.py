@@ -75,11 +75,6 @@ class Fine(NamedTuple):
     around: Neighbourhood | None
     groups: tuple[Group, ...]
 
-    @property
-    def evidence(self) -> bool:
-        """Whether anything speaks for poison."""
-        return bool(self.flagged.any())
-
 
 def correlate(
     blocks: Sequence[EmbeddingBlock],

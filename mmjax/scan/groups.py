@@ -18,7 +18,9 @@ from mmjax.scan.neighbourhood import SCALES, Crowds, Graph, crowds, mutual
 LINKED = 100
 """Captions of a group are among each other's that many nearest."""
 MOST_QUERIES = 500_000
-"""Captions whose neighbours are looked for, at most."""
+"""The likeliest wrong captions whose neighbours are looked for, at most."""
+USUAL_QUERIES = 8_192
+"""Captions beside them that stand for the set at large."""
 SPARE = 20
 """Neighbours looked for beyond those wanted, as captions of the same image do not count."""
 SURE = 4.0
@@ -46,7 +48,7 @@ def caption_graph(
     *,
     mesh: Mesh | None = None,
 ) -> Graph:
-    """Nearest captions of all distinct captions, or of the `MOST_QUERIES` that rank highest.
+    """Nearest captions of all distinct captions, or of those that rank highest and of some others.
 
     Cost 2 q n d FLOP.
 
@@ -62,11 +64,14 @@ def caption_graph(
     image_of = np.unique(image, return_inverse=True)[1]
     _, first, caption_of = np.unique(fingerprints(text), return_index=True, return_inverse=True)
     keys, owner = _centred(text[first], mean), image_of[first]
-    queries = np.arange(first.size)
+    queries = usual = np.arange(first.size)
     if first.size > MOST_QUERIES:
         best = np.full(first.size, -np.inf)
         np.maximum.at(best, caption_of, ranking)
-        queries = np.sort(np.argpartition(-best, MOST_QUERIES)[:MOST_QUERIES])
+        # captions are numbered by their fingerprints, so the first ones are a random sample
+        usual = queries[:USUAL_QUERIES]
+        ranked = np.argpartition(-best, MOST_QUERIES)[:MOST_QUERIES]
+        queries = np.union1d(ranked, usual)
     wanted = min(SCALES[-1], max(first.size - 1, 1))
     near = np.full((queries.size, wanted), -1, np.int32)
     cosine = np.full((queries.size, wanted), -np.inf, np.float32)
@@ -89,6 +94,7 @@ def caption_graph(
         queries.astype(np.int64),
         near,
         cosine,
+        np.isin(queries, usual),
         _alike(crowds(image_of, caption_of), keys),
     )
 
@@ -138,8 +144,10 @@ def _alike(crowd: Crowds, keys: Float[Array, "c d"]) -> Bool[np.ndarray, " m"]:
     random = np.asarray(keys[jnp.asarray(sample)], np.float32)
     cosine = (random @ random.T)[np.triu_indices(sample.size, 1)]
     alike = np.zeros(crowd.beyond.shape, bool)
+    edges = np.searchsorted(crowd.image, np.arange(crowd.beyond.size + 1))  # in order of images
     for image in np.flatnonzero(crowd.beyond):
-        own = keys[jnp.asarray(crowd.caption[crowd.image == image])].astype(jnp.float32)
+        own = crowd.caption[edges[image] : edges[image + 1]]
+        own = keys[jnp.asarray(own)].astype(jnp.float32)
         pairs = own.shape[0] * (own.shape[0] - 1) / 2
         chance = cosine.mean() + SURE * cosine.std() / np.sqrt(pairs)
         alike[image] = float(mean_pairwise_cosine(own)) > chance

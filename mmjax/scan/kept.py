@@ -10,12 +10,15 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from mmjax.core.code import code_hash
 from mmjax.core.config import digest
 from mmjax.core.files import atomic_path
 from mmjax.core.rundir import RunDir
 
 T = TypeVar("T")
 FOLDER = "stage"
+CODE = ("ops", "scan")
+"""Packages that figures are made by: those of other code are made anew."""
 
 
 @runtime_checkable
@@ -59,10 +62,11 @@ class Kept:
     def __init__(self, run: RunDir, units: list[str], *, write: bool) -> None:
         self._run = run
         self._write = write
-        self._of = digest({unit: _identity(run.journal(unit)) for unit in units})
+        made_of = {unit: _identity(run.journal(unit)) for unit in units}
+        self._of = digest({"units": made_of, "code": code_hash(CODE)})
 
     def __call__(self, name: str, kind: Callable[..., T], make: Callable[[], T]) -> T:
-        """What `name` stands for: read if it was made of the same input, else made."""
+        """What `name` stands for: read if the same code made it of the same input, else made."""
         unit, file = f"{FOLDER}/{name}", self._run.path / FOLDER / f"{name}.safetensors"
         entry = self._run.finished(unit)
         if entry is not None and entry["of"] == self._of:

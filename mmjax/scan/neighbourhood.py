@@ -50,8 +50,9 @@ class Graph(NamedTuple):
 
     Captions and images are numbered; `caption_of` and `image_of` are the numbers of every scored
     row's, in order of the rows. `near` and `cosine` belong to the captions `queries`; they are -1
-    and -inf where there are fewer. `alike` says of every crowded image (`crowds`) whether its
-    captions are more alike than random ones.
+    and -inf where there are fewer. `usual` tells those of them that stand for all captions: all, or
+    a sample where only the likeliest wrong ones are queries. `alike` says of every crowded image
+    (`crowds`) whether its captions are more alike than random ones.
     """
 
     caption_of: Int64[np.ndarray, " n"]
@@ -59,6 +60,7 @@ class Graph(NamedTuple):
     queries: Int64[np.ndarray, " q"]
     near: Int[np.ndarray, "q k"]
     cosine: Float32[np.ndarray, "q k"]
+    usual: Bool[np.ndarray, " q"]
     alike: Bool[np.ndarray, " m"]
 
     @property
@@ -142,7 +144,7 @@ def weigh(
         worst = np.zeros(graph.captions + 1)  # the last is that of no caption, -1
         np.maximum.at(worst, graph.caption_of, wrong)
         around = np.take(worst, graph.near)
-        background = _background(around)
+        background = _background(around[graph.usual])
         text = _of_captions(graph, around, scales, linked, background)
         image = _of_images(crowd, wrong, background)
         prior = np.maximum(

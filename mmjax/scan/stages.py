@@ -138,7 +138,7 @@ def score(
     flagged, points = found.flagged & first.scored, found.points.copy()
     if config.fine_scope == "suspicious":
         flagged &= codes != coarse.BENIGN
-        points = np.where((points > 0.5) & ~flagged, np.float32(0.5), points)
+        points = np.where((points > 0.5) & ~flagged, np.float32(0.499), points)
     verdict = np.where(found.mismatched, MISMATCHED, BENIGN).astype(np.int8)
     verdict[flagged], verdict[~first.scored] = POISONED, UNSCORED
     group = np.full(codes.shape, -1, np.int32)
@@ -164,7 +164,7 @@ def score(
         mixture=mixture,
         thresholds=_thresholds(mixture, found, first.scored, flagged, config),
         found=found,
-        evidence=found.evidence,
+        evidence=bool(flagged.any()),
         consistency_histogram=_histogram(c[rows], flagged[rows]),
         correlation_histogram=_histogram(found.z[rows], flagged[rows]),
         warnings=_warnings(mixture, mapping),

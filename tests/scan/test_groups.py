@@ -59,12 +59,16 @@ def test_shards_and_blocks_do_not_matter(embedded, monkeypatch) -> None:
 
 def test_of_a_large_set_only_the_likeliest_wrong_pairs_are_asked(embedded, monkeypatch) -> None:
     monkeypatch.setattr(groups, "MOST_QUERIES", 60)
+    monkeypatch.setattr(groups, "USUAL_QUERIES", 10)
     ranking = np.random.default_rng(0).normal(size=N).astype(np.float32)
     graph = built(*embedded, ranking=ranking)
-    wanted = np.sort(graph.caption_of[np.argsort(-ranking)[:60]])
-    np.testing.assert_array_equal(graph.queries, wanted)
+    likeliest = graph.caption_of[np.argsort(-ranking)[:60]]
+    np.testing.assert_array_equal(graph.queries, np.union1d(likeliest, np.arange(10)))
+    np.testing.assert_array_equal(graph.queries[graph.usual], np.arange(10))
     monkeypatch.undo()
-    assert built(*embedded).queries.size == N
+    whole = built(*embedded)
+    assert whole.queries.size == N
+    assert whole.usual.all()
 
 
 def test_one_image_with_all_captions_has_no_neighbours() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from mmjax.core.rundir import RunDir
 from mmjax.scan import coarse, fine, stages
+from mmjax.scan import kept as kept_module
 from mmjax.scan.kept import Kept
 from mmjax.scan.options import StageConfig
 from tests.scan import synthetic
@@ -43,7 +44,7 @@ def test_decisions_from_kept_figures_are_those_made_anew(run, monkeypatch, mode)
     assert found.thresholds == wanted.thresholds
 
 
-def test_figures_of_another_input_or_damaged_ones_are_made_anew(run):
+def test_figures_of_another_input_code_or_damaged_ones_are_made_anew(run, monkeypatch):
     def made(number, **given):
         value = np.full(3, number, np.float32)
         kept = Kept(run, ["input"], **given)
@@ -58,5 +59,9 @@ def test_figures_of_another_input_or_damaged_ones_are_made_anew(run):
     assert made(4, write=False) == 4
     file.write_bytes(whole)
     assert made(5, write=False) == 2
+    with monkeypatch.context() as other:
+        other.setattr(kept_module, "code_hash", lambda packages: "later")
+        assert made(6, write=False) == 6
+    assert made(7, write=False) == 2
     run.finish("input", {}, fingerprint="b")
     assert made(6, write=False) == 6

@@ -20,7 +20,8 @@ def graph(points, caption_of=ALL, image_of=ALL, alike=True):
     rows = np.argsort(-cosine, axis=1, kind="stable")[:, :K]
     near = np.take_along_axis(cosine, rows, 1).astype(np.float32)
     known = np.full(int(image_of.max()) + 1, alike)
-    return Graph(caption_of, image_of, np.arange(len(points)), rows, near, known)
+    everything = np.arange(len(points))
+    return Graph(caption_of, image_of, everything, rows, near, everything >= 0, known)
 
 
 def scattered(seed, together=40, alone=40):
@@ -63,6 +64,22 @@ def test_poison_of_several_targets_is_not_the_background() -> None:
     assert np.mean(flag(found.poison, 0.1)[kind == 1]) > 0.85
 
 
+def test_the_background_is_that_of_usual_captions() -> None:
+    """Where only the likeliest wrong captions are asked, poison is most of them."""
+    ratio, points, kind = scattered(1)
+    near = graph(points)
+    usual = np.arange(N) % 50 == 0
+    asked = np.flatnonzero(usual | (kind == 1))
+    some = near._replace(
+        queries=asked, near=near.near[asked], cosine=near.cosine[asked], usual=usual[asked]
+    )
+    found, whole = weigh(ratio, some), weigh(ratio, near)
+    assert 0.5 * whole.background < found.background < 1.5 * whole.background
+    assert np.mean(flag(found.poison, 0.1)[kind == 1]) > 0.85
+    blind = weigh(ratio, some._replace(usual=np.ones(asked.size, bool)))
+    assert blind.background > 3 * whole.background
+
+
 def test_the_expected_share_of_benign_pairs_is_kept() -> None:
     asked, got = 0.1, []
     for seed in range(10):
@@ -101,7 +118,12 @@ def test_one_step_equals_the_formulas(monkeypatch) -> None:
 def test_pairs_without_neighbours_keep_the_background() -> None:
     ratio, points, _ = scattered(2)
     near, asked = graph(points), np.arange(0, N, 2)
-    some = near._replace(queries=asked, near=near.near[asked], cosine=near.cosine[asked])
+    some = near._replace(
+        queries=asked,
+        near=near.near[asked],
+        cosine=near.cosine[asked],
+        usual=near.usual[asked],
+    )
     found = weigh(ratio, some)
     assert np.all(found.poison[1::2] == 0)
     wanted = expit(ratio[1::2] + logit(found.background))
@@ -179,9 +201,8 @@ def test_a_set_smaller_than_its_smallest_scale() -> None:
     rows = np.array([[1, 2], [0, 2], [1, -1]])
     cosine = np.array([[0.9, 0.1], [0.9, 0.2], [0.2, -np.inf]], np.float32)
     three = np.arange(3)
-    found = weigh(
-        np.array([5, 5, -5], np.float32), Graph(three, three, three, rows, cosine, three > 0)
-    )
+    near = Graph(three, three, three, rows, cosine, three >= 0, three > 0)
+    found = weigh(np.array([5, 5, -5], np.float32), near)
     assert np.all(np.isfinite(found.wrong))
     assert np.all((found.poison >= 0) & (found.poison <= 1))
 

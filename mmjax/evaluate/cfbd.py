@@ -86,11 +86,11 @@ CFBD: dict[str, Experiment] = {
     "cfbd-figure7": _figure(7, "how well Gaussians fit the consistency; z and its threshold"),
     "cfbd-probe": Experiment(
         named("mmjax.evaluate.cfbd_probe:probes"),
-        "What the embeddings show of nine attacks at most",
+        "What a linear fit finds in the embeddings of nine attacks",
         (
-            "A probe is told which pairs are poisoned and predicts each of them by a linear fit to "
-            "all others. No detector knows that: what the probe of images does not rank, no "
-            "direction of these images can tell.",
+            "A probe is told which pairs are poisoned and predicts each of them by one ridge "
+            "regression on all others. It is evidence of what these embeddings show, not a bound: "
+            "other fits, more poison to learn from, or what is not linear may tell more.",
             _SMALL,
         ),
         needs=(),

@@ -1,4 +1,4 @@
-"""What embeddings show of a trigger at most: linear probes that are told which pairs are poison."""
+"""What a ridge regression that is told which pairs are poison finds in their embeddings."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -108,6 +108,18 @@ class RunDir:
         run = json.loads((path / "run.json").read_text(encoding="utf-8"))
         return cls(path, contextlib.ExitStack(), None, run, resumed=True)
 
+    @classmethod
+    def read(cls, path: Path) -> "RunDir":
+        """A run of earlier, read and never written; until it is closed no process works in it.
+
+        Raises:
+            RunError: in use by a process that works in it.
+        """
+        with contextlib.ExitStack() as held:
+            _lock(held, path / "lock", what=str(path), mode="r", shared=True)
+            run = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            return cls(path, held.pop_all(), None, run, resumed=True)
+
     def log(self, event: str, **values: Any) -> None:
         """Append one line to the log."""
         if self._log is None:
@@ -159,6 +171,14 @@ class RunDir:
         """The journal entry of a finished unit, as it was written."""
         return json.loads((self.path / "journal" / f"{unit}.json").read_text())
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other part of the run is in such a block, or opens the folder, at the same time."""
+        with contextlib.ExitStack() as held:
+            file = self.path / "parts" / "opening.lock"
+            _lock(held, file, what=str(self.path), wait=True)
+            yield
+
     def close(self) -> None:
         """Close the log and release the locks."""
         self._held.close()
@@ -171,10 +191,16 @@ class RunDir:
 
 
 def _lock(
-    held: contextlib.ExitStack, file: Path, *, what: str, shared: bool = False, wait: bool = False
+    held: contextlib.ExitStack,
+    file: Path,
+    *,
+    what: str,
+    mode: str = "a+",
+    shared: bool = False,
+    wait: bool = False,
 ) -> None:
     """Lock a file until `held` is closed; RunError when another process has it."""
-    lock = held.enter_context(open(file, "a+", encoding="utf-8"))  # noqa: SIM115
+    lock = held.enter_context(open(file, mode, encoding="utf-8"))  # noqa: SIM115
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(lock, kind if wait else kind | fcntl.LOCK_NB)

@@ -2,7 +2,9 @@
 
 The key is a member's path up to the first dot of its base name, the extension the rest (as in
 webdataset:tariterators.py). The index covers the whole shard, so members of a key need not be
-adjacent. A second member of a kind that the key already has begins a row `duplicate_key`.
+adjacent. A second member of a kind that the key already has begins a row `duplicate_key`; of
+several kinds of image the one that comes first in `image_key` is the pair's (of captions, in
+`text_key`), wherever it lies.
 """
 
 import json
@@ -35,6 +37,10 @@ def split_name(name: str) -> tuple[str, str] | None:
     """Splits a member's name into (key, lower-case extension); None for names without a key."""
     match = _NAME.match(name.removeprefix("./"))
     return (match[1], match[2].lower()) if match else None
+
+
+def _extension(member: Member) -> str:
+    return (split_name(member.name) or ("", ""))[1]
 
 
 class TarView:
@@ -72,6 +78,7 @@ class TarView:
 
     def _group(self, archive: Archive) -> tuple[list[Group], tuple[str, ...]]:
         order: list[Group] = []
+        ranks = {name: rank for rank, name in enumerate([*self._images, *self._texts])}
         by_key: dict[str, list[Group]] = {}
         ignored: list[str] = []
         for member in archive.members:
@@ -84,6 +91,9 @@ class TarView:
             key, extension = parts
             kind = self._kind(extension)
             groups = by_key.setdefault(key, [])
+            first = groups[0].members.get(kind) if groups else None
+            if first is not None and ranks.get(extension, 0) < ranks.get(_extension(first), 0):
+                groups[0].members[kind], member = member, first
             group = next((g for g in groups if kind not in g.members), None)
             if group is None:
                 group = Group(key, member.name if groups else "")

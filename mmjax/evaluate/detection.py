@@ -44,19 +44,19 @@ def compare_detectors(
     """
     choose(names)  # before anything is read
     labels = cast(pa.Table, read_labels(Path(truth)))
-    scan = open_scan(run)
-    shards = [shard.name for shard in scan.scanned.shards]
-    table = join_truth(read_verdicts(Path(run), shards), labels)
-    encoded = EncodedSet(
-        scan.scanned.blocks,
-        [caption or "" for caption in table["caption"].to_pylist()],
-        scan.mapping,
-        scan.config.stages,
-        losses=None if losses is None else read_losses(losses, table),
-        seed=seed,
-        mesh=mesh,
-    )
-    return detector_rows(encoded, np.array(table["truth"].to_pylist(), bool), names)
+    with open_scan(run) as scan:
+        shards = [shard.name for shard in scan.scanned.shards]
+        table = join_truth(read_verdicts(Path(run), shards), labels)
+        encoded = EncodedSet(
+            scan.scanned.blocks,
+            [caption or "" for caption in table["caption"].to_pylist()],
+            scan.mapping,
+            scan.config.stages,
+            losses=None if losses is None else read_losses(losses, table),
+            seed=seed,
+            mesh=mesh,
+        )
+        return detector_rows(encoded, np.array(table["truth"].to_pylist(), bool), names)
 
 
 def read_losses(path: Path, verdicts: pa.Table) -> Float32[np.ndarray, " n"]:

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.core.mesh import DATA
@@ -48,10 +49,55 @@ class Blocks(NamedTuple):
 USUAL = Blocks()
 
 
+class Keys(NamedTuple):
+    """Keys in blocks, padded with zeros that are not `valid`, as `place` lays them out."""
+
+    rows: Float[Array, "blocks size d"]
+    valid: Bool[Array, "blocks size"]
+
+
+def place(
+    keys: Float[np.ndarray, "n d"],
+    valid: Bool[np.ndarray, " n"] | None = None,
+    *,
+    blocks: Blocks = USUAL,
+    mesh: Mesh | None = None,
+) -> Keys:
+    """Keys where they are searched: every device of the mesh holds its part, and only that.
+
+    For many searches in the same keys, or keys that are too many for one device.
+
+    Args:
+        keys: as in `nearest`, on the host.
+        valid: as in `nearest`.
+        blocks: those of the searches.
+        mesh: that of the searches.
+    """
+    n, devices = keys.shape[0], 1 if mesh is None else mesh.shape[DATA]
+    number, size = _layout(n, blocks.keys, devices)
+    where = SingleDeviceSharding(jax.local_devices()[0])
+    if mesh is not None:
+        where = NamedSharding(mesh, PartitionSpec(DATA))
+
+    def spread(values: np.ndarray) -> Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            low, high, _ = (index or (slice(None),))[0].indices(number)
+            here = values[low * size : high * size]
+            shape = (high - low, size, *values.shape[1:])
+            missing = (high - low) * size - here.shape[0]
+            if missing:
+                here = np.pad(here, [(0, missing)] + [(0, 0)] * (here.ndim - 1))
+            return here.reshape(shape)
+
+        return jax.make_array_from_callback((number, size, *values.shape[1:]), where, part)
+
+    return Keys(spread(keys), spread(np.ones(n, bool) if valid is None else valid))
+
+
 @partial(jax.jit, static_argnames=("k", "blocks", "mesh"))
 def nearest(
     queries: Float[Array, "q d"],
-    keys: Float[Array, "n d"],
+    keys: Float[Array, "n d"] | Keys,
     own: Int[Array, " q"] | None = None,
     valid: Bool[Array, " n"] | None = None,
     *,
@@ -63,14 +109,15 @@ def nearest(
 
     Args:
         queries: unit-norm rows; half precision is widened block by block.
-        keys: unit-norm rows.
+        keys: unit-norm rows, or what `place` made of them for the same blocks and mesh.
         own: the row of each query among the keys, which is then no neighbour of it; -1 for none.
-        valid: keys that count; None = all.
+        valid: keys that count; None = all, or as `place` was told.
         k: how many, >= 1.
         blocks: sizes; they may change the last bit of a cosine.
         mesh: splits the work over its axis `data`; None = one device.
     """
-    once = keys.shape[0] <= blocks.keys and (mesh is None or mesh.shape[DATA] == 1)
+    placed = _placed(keys, valid, blocks, mesh)
+    once = placed.valid.shape[0] == 1
 
     def fold(best: tuple[Array, Array], cosine: Array, first: Array) -> tuple[Array, Array]:
         found = min(k, cosine.shape[1])
@@ -85,14 +132,14 @@ def nearest(
 
     shape = (queries.shape[0], k)
     empty = jnp.full(shape, jnp.inf, jnp.float32), jnp.full(shape, -1, jnp.int32)
-    distance, rows = _sweep(fold, empty, queries, keys, own, valid, blocks, mesh)
+    distance, rows = _sweep(fold, empty, queries, placed, own, blocks, mesh)
     return Neighbours(rows, -distance)
 
 
 @partial(jax.jit, static_argnames=("blocks", "mesh"))
 def count_above(
     queries: Float[Array, "q d"],
-    keys: Float[Array, "n d"],
+    keys: Float[Array, "n d"] | Keys,
     thresholds: Float[Array, " t"],
     own: Int[Array, " q"] | None = None,
     valid: Bool[Array, " n"] | None = None,
@@ -117,28 +164,28 @@ def count_above(
         return counts + jnp.sum(cosine[:, None, :] > thresholds[None, :, None], axis=2, dtype="i4")
 
     empty = jnp.zeros((queries.shape[0], thresholds.shape[0]), jnp.int32)
-    return _sweep(fold, empty, queries, keys, own, valid, blocks, mesh)
+    placed = _placed(keys, valid, blocks, mesh)
+    return _sweep(fold, empty, queries, placed, own, blocks, mesh)
 
 
 def _sweep(
     fold: Fold,
     empty: Any,
     queries: Float[Array, "q d"],
-    keys: Float[Array, "n d"],
+    placed: Keys,
     own: Int[Array, " q"] | None,
-    valid: Bool[Array, " n"] | None,
     blocks: Blocks,
     mesh: Mesh | None,
 ) -> Any:
     """Fold the products of every block of queries with every block of keys, from `empty`."""
-    q, n = queries.shape[0], keys.shape[0]
+    q = queries.shape[0]
     devices = 1 if mesh is None else mesh.shape[DATA]
-    rows, columns = max(min(blocks.queries, q), 1), max(min(blocks.keys, n), 1)
+    keys, counts = placed
+    columns = counts.shape[1]
     itself = jnp.full(q, -1, jnp.int32) if own is None else own.astype(jnp.int32)
-    counts = jnp.ones(n, bool) if valid is None else valid
-    state = jax.tree.map(lambda x: _blocked(x, rows, devices), empty)
-    queries, itself = _blocked(queries, rows, devices), _blocked(itself, rows, devices)
-    keys, counts = _blocked(keys, columns, devices), _blocked(counts, columns, devices)
+    state = jax.tree.map(lambda x: _blocked(x, blocks.queries, devices), empty)
+    queries = _blocked(queries, blocks.queries, devices)
+    itself = _blocked(itself, blocks.queries, devices)
 
     def visit(state: Any, queries: Array, own: Array, keys: Array, valid: Array, hop: Array) -> Any:
         """All queries of this device against the keys that it holds now."""
@@ -182,14 +229,33 @@ def _sweep(
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:q], state)
 
 
-def _blocked(x: Array, size: int, devices: int) -> Array:
-    """[n, ...] as [blocks, size, ...], the blocks a multiple of the devices, padded with zeros.
+def _placed(
+    keys: Float[Array, "n d"] | Keys,
+    valid: Bool[Array, " n"] | None,
+    blocks: Blocks,
+    mesh: Mesh | None,
+) -> Keys:
+    if isinstance(keys, Keys):
+        return keys
+    devices = 1 if mesh is None else mesh.shape[DATA]
+    counts = jnp.ones(keys.shape[0], bool) if valid is None else valid
+    return Keys(_blocked(keys, blocks.keys, devices), _blocked(counts, blocks.keys, devices))
+
+
+def _layout(n: int, most: int, devices: int) -> tuple[int, int]:
+    """Of n rows: the number of blocks, a multiple of the devices, and the rows of each."""
+    size = max(min(most, n), 1)
+    return max(-(-n // (size * devices)), 1) * devices, size
+
+
+def _blocked(x: Array, most: int, devices: int) -> Array:
+    """[n, ...] as [blocks, size, ...], padded with zeros.
 
     Zero is False for `valid`: padded keys are nobody's neighbours.
     """
-    blocks = max(-(-x.shape[0] // (size * devices)), 1) * devices
-    padding = [(0, blocks * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, padding).reshape(blocks, size, *x.shape[1:])
+    number, size = _layout(x.shape[0], most, devices)
+    padding = [(0, number * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, padding).reshape(number, size, *x.shape[1:])
 
 
 def _top(values: Float[Array, "q n"], k: int) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Float32, Int64, UInt64
+from jaxtyping import Bool, Float, Float16, Float32, Int64, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mmjax.ops.correlation import centre, mean_pairwise_cosine
-from mmjax.ops.neighbours import nearest
-from mmjax.scan.blocks import EmbeddingBlock
+from mmjax.ops.neighbours import nearest, place
+from mmjax.scan.blocks import EmbeddingBlock, chunk_size, chunks, total_rows
 from mmjax.scan.neighbourhood import SCALES, Crowds, Graph, crowds, mutual
 
 LINKED = 100
@@ -25,7 +25,7 @@ SPARE = 20
 """Neighbours looked for beyond those wanted, as captions of the same image do not count."""
 SURE = 4.0
 """Standard errors by which captions of one image are more alike than random ones."""
-_QUERIES, _SAMPLE = 4096, 1024
+_QUERIES, _SAMPLE, _CENTRED = 4096, 1024, 65_536
 
 
 class Group(NamedTuple):
@@ -50,7 +50,8 @@ def caption_graph(
 ) -> Graph:
     """Nearest captions of all distinct captions, or of those that rank highest and of some others.
 
-    Cost 2 q n d FLOP.
+    Cost 2 q n d FLOP; the distinct captions are held in half precision, once on the host and once
+    in all over the devices.
 
     Args:
         blocks: the embeddings.
@@ -59,11 +60,14 @@ def caption_graph(
         ranking: of the scored rows: how likely they are wrong.
         mesh: devices that share the search; None = one.
     """
-    text = np.concatenate([np.asarray(b.text, np.float16) for b in blocks])[scored]
+    marks = [fingerprints(np.asarray(b.text, np.float16)) for b in blocks]
     image = np.concatenate([fingerprints(b.image) for b in blocks])[scored]
     image_of = np.unique(image, return_inverse=True)[1]
-    _, first, caption_of = np.unique(fingerprints(text), return_index=True, return_inverse=True)
-    keys, owner = _centred(text[first], mean), image_of[first]
+    _, first, caption_of = np.unique(
+        np.concatenate(marks)[scored], return_index=True, return_inverse=True
+    )
+    captions, owner = _centred(blocks, scored[first], mean), image_of[first]
+    keys = place(captions, mesh=mesh)
     queries = usual = np.arange(first.size)
     if first.size > MOST_QUERIES:
         best = np.full(first.size, -np.inf)
@@ -78,8 +82,8 @@ def caption_graph(
     for low in range(0, queries.size, _QUERIES):
         part = queries[low : low + _QUERIES]
         # one size of block, hence one compiled program
-        own = jnp.asarray(np.resize(part, _QUERIES) if queries.size > _QUERIES else part)
-        found = nearest(keys[own], keys, own, k=wanted + SPARE, mesh=mesh)
+        own = np.resize(part, _QUERIES) if queries.size > _QUERIES else part
+        found = nearest(captions[own], keys, own, k=wanted + SPARE, mesh=mesh)
         at, products = (np.asarray(v)[: part.size] for v in found)
         other = (at >= 0) & (owner[at] != owner[part][:, None])
         # stable: those of other images first, nearest first
@@ -95,7 +99,7 @@ def caption_graph(
         near,
         cosine,
         np.isin(queries, usual),
-        _alike(crowds(image_of, caption_of), keys),
+        _alike(crowds(image_of, caption_of), captions),
     )
 
 
@@ -138,16 +142,15 @@ def fingerprints(embeddings: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n
     return found
 
 
-def _alike(crowd: Crowds, keys: Float[Array, "c d"]) -> Bool[np.ndarray, " m"]:
+def _alike(crowd: Crowds, captions: Float[np.ndarray, "c d"]) -> Bool[np.ndarray, " m"]:
     """Of every crowded image, whether its captions' mean cosine is beyond that of random ones."""
-    sample = np.linspace(0, keys.shape[0] - 1, min(keys.shape[0], _SAMPLE)).astype(int)
-    random = np.asarray(keys[jnp.asarray(sample)], np.float32)
+    sample = np.linspace(0, len(captions) - 1, min(len(captions), _SAMPLE)).astype(int)
+    random = captions[sample].astype(np.float32)
     cosine = (random @ random.T)[np.triu_indices(sample.size, 1)]
     alike = np.zeros(crowd.beyond.shape, bool)
     edges = np.searchsorted(crowd.image, np.arange(crowd.beyond.size + 1))  # in order of images
     for image in np.flatnonzero(crowd.beyond):
-        own = crowd.caption[edges[image] : edges[image + 1]]
-        own = keys[jnp.asarray(own)].astype(jnp.float32)
+        own = captions[crowd.caption[edges[image] : edges[image + 1]]].astype(np.float32)
         pairs = own.shape[0] * (own.shape[0] - 1) / 2
         chance = cosine.mean() + SURE * cosine.std() / np.sqrt(pairs)
         alike[image] = float(mean_pairwise_cosine(own)) > chance
@@ -159,12 +162,18 @@ def _group(graph: Graph, rows: Int64[np.ndarray, " m"], *, linked: bool = True) 
     return Group(rows, images, captions, linked)
 
 
-def _centred(text: np.ndarray, mean: np.ndarray) -> Float[Array, "n d"]:
-    """Centred captions in half precision on the device, a block at a time."""
+def _centred(
+    blocks: Sequence[EmbeddingBlock],
+    rows: Int64[np.ndarray, " c"],
+    mean: Float32[np.ndarray, " d"],
+) -> Float16[np.ndarray, "c d"]:
+    """Centred captions of some rows in half precision; the set is read once, in order."""
+    found = np.empty((rows.size, mean.size), np.float16)
+    place_of = np.full(total_rows(blocks), -1)
+    place_of[rows] = np.arange(rows.size)
     offset = jnp.asarray(mean)
-    return jnp.concatenate(
-        [
-            centre(jnp.asarray(text[low : low + 65_536]), offset).astype(jnp.float16)
-            for low in range(0, max(text.shape[0], 1), 65_536)
-        ]
-    )
+    for chunk in chunks(blocks, chunk_size(blocks, _CENTRED), images=False):
+        at = place_of[chunk.start : chunk.stop]
+        text = centre(jnp.asarray(chunk.text.astype(np.float16)), offset)
+        found[at[at >= 0]] = np.asarray(text.astype(jnp.float16))[: at.size][at >= 0]
+    return found

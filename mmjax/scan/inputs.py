@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 
 from mmjax.core.errors import InputError
 from mmjax.core.files import atomic_path
+from mmjax.core.journal import journal_entries
 from mmjax.core.progress import meter
 from mmjax.core.rundir import RunDir
 from mmjax.data.embeddings import EmbeddingShard, EmbeddingSource
@@ -122,6 +123,24 @@ def stored_shards(run: RunDir, names: Sequence[str], prefix: str = "") -> tuple[
         )
         for name in names
     )
+
+
+def changed_shards(path: Path, source: Source | EmbeddingSource, names: Sequence[str]) -> list[str]:
+    """Shards of an input that are no longer what a scan read: one line each.
+
+    Args:
+        path: the folder of the scan.
+        source: its input, opened anew.
+        names: the shards that it read.
+    """
+    read = {unit: entry.get("fingerprint") for unit, entry in journal_entries(path)}
+    there = {shard.name: source.fingerprint(shard) for shard in source.shards}
+    changed = [
+        f"input {name}: {'has changed' if name in there else 'is gone'} since"
+        for name in names
+        if there.get(name) != read[name]
+    ]
+    return [*changed, *(f"input {name}: is new since" for name in there if name not in names)]
 
 
 def read_embeddings(run: RunDir, source: EmbeddingSource, *, prefix: str) -> ScannedSet:

@@ -90,8 +90,9 @@ def _check_shards(run: RunDir, sets: list[tuple[Source, str]]) -> None:
     """Raise RunError unless this host sees the shards that the first one saw."""
     seen = [prefix + shard.name for source, prefix in sets for shard in source.shards]
     file = run.path / "parts" / "shards.json"
-    if not file.exists():
-        write_json(file, seen)
+    with run.alone():
+        if not file.exists():
+            write_json(file, seen)
     first = json.loads(file.read_text(encoding="utf-8"))
     if seen != first:
         other = sorted(set(seen) ^ set(first))

@@ -1,6 +1,8 @@
 """The scan from end to end: open, encode, fit or load F, score, decide, write, report."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,13 @@ from mmjax.data.embeddings import EmbeddingSource
 from mmjax.scan import stages
 from mmjax.scan.clean import write_clean
 from mmjax.scan.config import FitConfig, ScanConfig
-from mmjax.scan.inputs import ScannedSet, embed, read_embeddings, stored_shards
+from mmjax.scan.inputs import (
+    ScannedSet,
+    changed_shards,
+    embed,
+    read_embeddings,
+    stored_shards,
+)
 from mmjax.scan.kept import Kept, Recall
 from mmjax.scan.mapping import NUMBERS, Mapping, fit_mapping, load_mapping, save_mapping
 from mmjax.scan.options import StageConfig
@@ -107,48 +115,49 @@ def run_rescore(
         truth: as in `run_scan`.
 
     Raises:
-        RunError: `run` holds no finished scan.
-        InputError: the embeddings that it read where they lay are gone.
+        RunError: `run` holds no finished scan, is in use, or is not what was written.
+        InputError: the embeddings that it read where they lay are gone or others now.
     """
     run = Path(run)
     labels = read_labels(truth)
-    earlier = open_scan(run)
-    target = out or run / f"rescored-{digest(config)}"
-    facts = {"of": run.name, "of_digest": earlier.digest}
-    with RunDir.open(target, verb="rescore", config=config, facts=facts) as second:
-        if earlier.gone:
-            second.log("no pictures", because=earlier.gone)
-        return _decide(
-            second,
-            earlier.scanned,
-            earlier.mapping,
-            config,
-            earlier.config,
-            labels=labels,
-            clean=False,
-            mesh=make_mesh(earlier.config.mesh),
-            recall=earlier.recall,
-        )
+    with open_scan(run) as earlier:
+        target = out or run / f"rescored-{digest(config)}"
+        facts = {"of": run.name, "of_digest": earlier.digest}
+        with RunDir.open(target, verb="rescore", config=config, facts=facts) as second:
+            if earlier.gone:
+                second.log("no pictures", because=earlier.gone)
+            return _decide(
+                second,
+                earlier.scanned,
+                earlier.mapping,
+                config,
+                earlier.config,
+                labels=labels,
+                clean=False,
+                mesh=make_mesh(earlier.config.mesh),
+                recall=earlier.recall,
+            )
 
 
-def open_scan(run: Path | str) -> FinishedScan:
-    """Open what a finished scan left, without encoding.
+@contextlib.contextmanager
+def open_scan(run: Path | str) -> Iterator[FinishedScan]:
+    """Open what a finished scan left, without encoding; nothing in its folder changes meanwhile.
 
     Args:
-        run: its folder; nothing in it changes.
+        run: its folder, which is only read.
 
     Raises:
-        RunError: `run` holds no finished scan.
-        InputError: the embeddings that it read where they lay are gone.
+        RunError: `run` holds no finished scan, is in use, or is not what was written.
+        InputError: the embeddings that it read where they lay are gone or others now.
     """
     run = Path(run)
     earlier = _finished_scan(run)
     config = parse(ScanConfig, earlier["config"])
-    with RunDir.open(run, verb="scan", config=config, facts=earlier["facts"]) as first:
+    with RunDir.read(run) as first:
         scanned, gone = _reopen(first, config)
         mapping = load_mapping(run / "mapping")
         recall = _kept(first, scanned, write=False)
-    return FinishedScan(config, earlier["config_digest"], scanned, mapping, gone, recall)
+        yield FinishedScan(config, earlier["config_digest"], scanned, mapping, gone, recall)
 
 
 def _kept(run: RunDir, scanned: ScannedSet, *, write: bool) -> Kept:
@@ -174,9 +183,18 @@ def _reopen(run: RunDir, config: ScanConfig) -> tuple[ScannedSet, str]:
         opened, gone = open_config(config), ""
     except InputError as error:
         opened, gone = None, str(error)
-    if isinstance(opened, EmbeddingSource):
-        return read_embeddings(run, opened, prefix=""), gone
     names = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))["shards"]
+    if isinstance(opened, EmbeddingSource):
+        changed = changed_shards(run.path, opened, names)
+        if changed:
+            raise InputError(f"{run.path}: {changed[0]} the scan read it; scan again")
+        damaged = [name for name in names if run.finished(name) is None]
+        if damaged:
+            raise RunError(
+                f"{run.path}: what the scan kept of {damaged[0]} is damaged (`mmjax verify` names "
+                "the files); its own command makes it anew"
+            )
+        return read_embeddings(run, opened, prefix=""), gone
     try:
         return ScannedSet(stored_shards(run, names), opened), gone
     except FileNotFoundError as error:

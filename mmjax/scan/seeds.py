@@ -17,6 +17,8 @@ from mmjax.scan.blocks import EmbeddingBlock, gather
 from mmjax.scan.groups import fingerprints
 
 POOL = 32_768
+MOST_TESTED = POOL // 8
+"""Seeds that the null test looks at, at most: a random part of more of them."""
 
 
 class NullTest(NamedTuple):
@@ -93,6 +95,8 @@ def null_test(
         rng: draws the subsets.
         subsets: how many.
     """
+    if seeds.shape[0] > MOST_TESTED:
+        seeds = seeds[rng.choice(seeds.shape[0], MOST_TESTED, replace=False)]
     q = seeds.shape[0]
     if q < 2 or pool.shape[0] < q:
         return NullTest(0.0, 0.0, False)

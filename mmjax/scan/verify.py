@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from mmjax.core.config import parse
 from mmjax.core.errors import InputError
 from mmjax.core.journal import journal_entries
-from mmjax.data.shards import Source
 from mmjax.scan.config import ScanConfig
+from mmjax.scan.inputs import changed_shards
 from mmjax.scan.options import StageConfig
 from mmjax.scan.prepare import open_config
 from mmjax.scan.verdicts import manifests, read_verdicts
@@ -71,18 +71,8 @@ def changed_inputs(path: Path, run: dict[str, Any]) -> tuple[list[str], str]:
         opened = open_config(parse(ScanConfig, run["config"]))
     except InputError as error:
         return [], str(error)
-    if not isinstance(opened, Source):
-        return [], "embeddings are read where they lie"
-    read = {u: entry.get("fingerprint") for u, entry in journal_entries(path)}
-    there = {shard.name: opened.fingerprint(shard) for shard in opened.shards}
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    changed = [
-        f"input {name}: is gone" if name not in there else f"input {name}: has changed since"
-        for name in summary["shards"]
-        if there.get(name) != read[name]
-    ]
-    added = [f"input {name}: was not there" for name in there if name not in summary["shards"]]
-    return [*changed, *added], ""
+    return changed_shards(path, opened, summary["shards"]), ""
 
 
 def _drop(run: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """The run folder: lock, resume, refusal, journal."""
 
 import dataclasses
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +84,21 @@ def test_two_runs_on_one_folder(tmp_path: Path) -> None:
     rundir.RunDir.open(tmp_path / "r", verb="scan", config=Config()).close()
 
 
+def test_readers_share_a_folder_and_no_process_works_in_it_meanwhile(tmp_path: Path) -> None:
+    opened = partial(rundir.RunDir.open, tmp_path, verb="scan", config=Config())
+    with opened(), pytest.raises(RunError, match="in use by another mmjax process"):
+        rundir.RunDir.read(tmp_path)
+    (tmp_path / "x.bin.tmp-7").write_bytes(b"half")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with rundir.RunDir.read(tmp_path) as one, rundir.RunDir.read(tmp_path) as two:
+        one.log("nothing")
+        two.finish("0", {})
+        with pytest.raises(RunError, match="in use by another mmjax process"):
+            opened()
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    opened().close()
+
+
 def test_journal_notices_changed_and_missing_outputs(tmp_path: Path) -> None:
     with rundir.RunDir.open(tmp_path / "r", verb="scan", config=Config()) as run:
         output = run.path / "x.bin"
@@ -114,6 +130,23 @@ def test_parts_work_at_the_same_time_and_a_whole_run_waits(tmp_path: Path) -> No
         assert whole.resumed
         with pytest.raises(RunError, match="in use by another mmjax process"):
             opened(part="0-of-2")
+
+
+def test_parts_are_alone_one_after_the_other(tmp_path: Path) -> None:
+    opened = partial(rundir.RunDir.open, tmp_path, verb="scan", config=Config())
+    entered = threading.Event()
+    with opened(part="0-of-2") as first, opened(part="1-of-2") as second:
+
+        def enter() -> None:
+            with second.alone():
+                entered.set()
+
+        with first.alone():
+            other = threading.Thread(target=enter)
+            other.start()
+            assert not entered.wait(0.2)
+        other.join(10)
+        assert entered.is_set()
 
 
 def test_a_part_leaves_what_others_are_writing(tmp_path: Path) -> None:

@@ -108,6 +108,29 @@ def test_key_options(tmp_path):
     assert (usual.image, usual.caption) == (faults.image_bytes(2), "other")
 
 
+def test_of_several_images_the_preferred_one_is_the_pairs(tmp_path):
+    members = [
+        faults.plain("a.png", faults.image_bytes(1)),
+        faults.plain("a.txt", b"one"),
+        faults.plain("a.jpg", faults.image_bytes(2)),
+        faults.plain("a.webp", faults.image_bytes(3)),
+    ]
+    view = open_tar(str(faults.write_tar(tmp_path / "x.tar", members)), OPTIONS)
+    assert [(pair.image, pair.status) for pair in (view[0], view[1], view[2])] == [
+        (faults.image_bytes(2), "ok"),
+        (faults.image_bytes(1), "duplicate_key"),
+        (faults.image_bytes(3), "duplicate_key"),
+    ]
+    assert "a.png appears a second time" in view[1].message
+    assert [[m.name for m in view.members(i)] for i in range(3)] == [
+        ["a.txt", "a.jpg"],
+        ["a.png"],
+        ["a.webp"],
+    ]
+    first = open_tar(view.path, SourceOptions(image_key="webp;png"))[0]
+    assert (first.image, first.caption) == (faults.image_bytes(3), "one")
+
+
 @pytest.mark.parametrize(
     "tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 )

@@ -10,7 +10,7 @@ import pytest
 
 from mmjax.core.rundir import RunDir
 from tests.core.test_rundir import Config
-from tests.e2e.conftest import Run, World
+from tests.e2e.conftest import Run, World, embeddings, hashes
 
 pytestmark = pytest.mark.e2e
 
@@ -135,6 +135,31 @@ def test_a_changed_configuration_or_input_is_named(
     ran = run("verify", out)
     assert ran.code == 0
     assert "the input was not compared" in ran.out
+
+
+def test_embeddings_that_changed_are_named_and_not_decided_on(tmp_path: Path, run: Run) -> None:
+    given = embeddings(tmp_path / "given", 300, seed=1, poison=12)
+    reference, out = embeddings(tmp_path / "reference", 600, seed=3), tmp_path / "run"
+    flags = [f"--reference={reference}", "--config.fit.kind=ridge"]
+    assert run("scan", given, *flags, f"--out={out}").code == 0
+    assert run("verify", out).code == 0
+    assert run("rescore", out, "--fdr=0.3").code == 0
+    before = hashes(out)
+    array = given / "img_emb" / "img_emb_0.npy"
+    whole = array.read_bytes()
+    array.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1, whole[-1]]))
+    ran = run("verify", out)
+    assert ran.code == 2
+    assert ran.out.splitlines() == ["input 00000: has changed since"]
+    ran = run("rescore", out, "--fdr=0.2")
+    assert ran.code == 2
+    assert ran.last.endswith("input 00000: has changed since the scan read it; scan again")
+    assert hashes(out) == before
+    array.write_bytes(whole)
+    (out / "pairs" / "00000.parquet").write_bytes(b"PAR1")
+    ran = run("rescore", out, "--fdr=0.2")
+    assert ran.code == 2
+    assert "what the scan kept of 00000 is damaged" in ran.last
 
 
 def test_what_is_no_run_is_said(tmp_path: Path, run: Run) -> None:

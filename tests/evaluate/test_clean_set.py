@@ -69,10 +69,10 @@ def test_planting_equals_scanning_the_poisoned_shards(
     assert made.captions == table["caption"].to_pylist()
     assert made.attack == labels["attack"].to_pylist()
     assert np.count_nonzero(made.poisoned) == 15
-    scanned = open_scan(tmp_path / "run").scanned.blocks
-    for ours, theirs in zip(made.blocks, scanned, strict=True):
-        np.testing.assert_array_equal(ours.image, theirs.image)
-        np.testing.assert_array_equal(ours.text, theirs.text)
+    with open_scan(tmp_path / "run") as scan:
+        for ours, theirs in zip(made.blocks, scan.scanned.blocks, strict=True):
+            np.testing.assert_array_equal(ours.image, theirs.image)
+            np.testing.assert_array_equal(ours.text, theirs.text)
     scores = stages.score(made.blocks, clean.mapping, clean.config.stages).scores
     told = np.array(stages.VERDICTS)[scores.verdict].tolist()
     assert told == table["verdict"].to_pylist()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmjax.core.mesh import MeshConfig, make_mesh
-from mmjax.ops.neighbours import Blocks, count_above, nearest
+from mmjax.ops.neighbours import Blocks, count_above, nearest, place
 from tests.e2e.conftest import on_eight_devices
 from tests.oracles import neighbours as oracle
 
@@ -52,6 +52,11 @@ def test_ties_go_to_the_lower_row_and_masked_keys_do_not_count() -> None:
     keys = corners(150)
     valid = np.random.default_rng(1).random(150) < 0.7
     check(keys[:21], keys, np.arange(21), valid, 3, blocks=SMALL)
+    found = nearest(keys[:21], place(keys, valid, blocks=SMALL), k=3, blocks=SMALL)
+    for one, other in zip(
+        found, nearest(keys[:21], keys, None, valid, k=3, blocks=SMALL), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_fewer_keys_than_neighbours() -> None:
@@ -81,7 +86,7 @@ def test_half_precision_is_widened() -> None:
 SCRIPT = """
 import json, numpy as np
 from mmjax.core.mesh import MeshConfig, make_mesh
-from mmjax.ops.neighbours import Blocks, count_above, nearest
+from mmjax.ops.neighbours import Blocks, count_above, nearest, place
 rng = np.random.default_rng(3)
 keys = np.float32(rng.normal(size=(150, 6)))
 keys /= np.linalg.norm(keys, axis=1, keepdims=True)
@@ -93,6 +98,12 @@ for devices in (0, 1, 2, 4, 8):
     found = nearest(keys[:21], keys, own, k=3, mesh=mesh, **how)
     counts = count_above(keys[:21], keys, np.float32([0.1, 0.5]), own, mesh=mesh, **how)
     said.append([np.asarray(x).tolist() for x in (*found, counts)])
+    placed = place(keys, mesh=mesh, **how)
+    held = [part.data.shape[0] for part in placed.rows.addressable_shards]
+    assert len(held) == max(devices, 1) and len(set(held)) == 1 and sum(held) == len(placed.rows)
+    found = nearest(keys[:21], placed, own, k=3, mesh=mesh, **how)
+    counts = count_above(keys[:21], placed, np.float32([0.1, 0.5]), own, mesh=mesh, **how)
+    said.append([np.asarray(x).tolist() for x in (*found, counts)])
 print(json.dumps(said))
 """
 
@@ -100,18 +111,19 @@ print(json.dumps(said))
 def test_devices_do_not_matter() -> None:
     """On 8 there are more devices than blocks of queries: some hold padding only."""
     alone, *on_mesh = on_eight_devices("-c", SCRIPT)
-    assert on_mesh == [alone] * 4
+    assert on_mesh == [alone] * 9
     assert alone[0][0][0] == 100  # the copy of row 0
 
 
 def test_keys_travel_the_ring_and_nothing_else_does() -> None:
     mesh = make_mesh(MeshConfig(data=4))
     keys = jnp.asarray(rows(256))
-    lowered = nearest.lower(keys[:32], keys, k=2, blocks=SMALL, mesh=mesh)
-    compiled = lowered.compile().as_text()
-    assert compiled.count(" collective-permute(") == 2  # keys, and which of them count
-    for other in (" all-gather(", " all-reduce(", " all-to-all("):
-        assert compiled.count(other) == 0, other
+    for among in (keys, place(np.asarray(keys), blocks=SMALL, mesh=mesh)):
+        lowered = nearest.lower(keys[:32], among, k=2, blocks=SMALL, mesh=mesh)
+        compiled = lowered.compile().as_text()
+        assert compiled.count(" collective-permute(") == 2  # keys, and which of them count
+        for other in (" all-gather(", " all-reduce(", " all-to-all("):
+            assert compiled.count(other) == 0, other
 
 
 def test_memory_does_not_grow_with_queries_times_keys() -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from mmjax.core import keys
 from mmjax.scan.blocks import EmbeddingBlock
-from mmjax.scan.seeds import draw_pool, null_test, pick_rows, rule_r1, seed_count
+from mmjax.scan.seeds import POOL, draw_pool, null_test, pick_rows, rule_r1, seed_count
 from tests.oracles import correlation as oracle
 from tests.scan import synthetic
 
@@ -83,6 +83,17 @@ def test_null_test_tells_poison_from_random(scene):
     clean = null_test(seeds_of(text, poisoned, 0.0, seed=1), pool, keys.host(0, "null"))
     assert clean.observed < found.quantile99
     assert clean.quantile99 == found.quantile99  # the same subsets, of the same size
+
+
+def test_more_seeds_than_the_pool_are_tested_too():
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(2 * POOL + 8_192, 4)).astype(np.float32)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    pool, seeds = drawn[:POOL], drawn[POOL:]
+    alike = seeds + np.float32([1, 0, 0, 0])
+    alike /= np.linalg.norm(alike, axis=1, keepdims=True)
+    assert null_test(alike, pool, keys.host(0), subsets=20).exceeds
+    assert not null_test(seeds, pool, keys.host(0), subsets=20).exceeds
 
 
 def test_null_test_of_next_to_nothing_is_negative(scene):

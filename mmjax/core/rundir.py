@@ -22,6 +22,7 @@ from typing import Any, TextIO
 from mmjax.core.config import command_line, digest, to_dict
 from mmjax.core.errors import RunError
 from mmjax.core.files import file_sha256, plain, write_json, writing_error
+from mmjax.core.progress import notice
 
 
 def is_unclaimed(folder: Path, claim: str) -> bool:
@@ -240,6 +241,10 @@ def _begin(
     if earlier is not None:
         keys = ("verb", "config", "facts", *(("versions",) if part else ()))
         _refuse_other(path, earlier, json.loads(json.dumps(run, default=plain)), keys)
+        others = list(_differences(earlier, run, ("versions",)))
+        if others:
+            name, before, now = others[0]
+            notice(f"{path}: {name} was {before}, is now {now}; what was done before is kept")
         return earlier, True
     typed = Path(sys.argv[0]).name == "mmjax" and not part
     run["command"] = ["mmjax", *sys.argv[1:]] if typed else command_line(verb, config, path)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float16, Float32, Int64, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mmjax.ops.correlation import centre, mean_pairwise_cosine
+from mmjax.ops.correlation import centre
 from mmjax.ops.neighbours import nearest, place
 from mmjax.scan.blocks import EmbeddingBlock, chunk_size, chunks, total_rows
 from mmjax.scan.neighbourhood import SCALES, Crowds, Graph, crowds, mutual
@@ -153,7 +153,9 @@ def _alike(crowd: Crowds, captions: Float[np.ndarray, "c d"]) -> Bool[np.ndarray
         own = captions[crowd.caption[edges[image] : edges[image + 1]]].astype(np.float32)
         pairs = own.shape[0] * (own.shape[0] - 1) / 2
         chance = cosine.mean() + SURE * cosine.std() / np.sqrt(pairs)
-        alike[image] = float(mean_pairwise_cosine(own)) > chance
+        # as ops.correlation.mean_pairwise_cosine, which would be compiled for every size
+        total = own.sum(axis=0)
+        alike[image] = (total @ total - np.sum(own * own)) / (2 * pairs) > chance
     return alike
 
 

@@ -1,6 +1,7 @@
 """The run folder: lock, resume, refusal, journal."""
 
 import dataclasses
+import json
 import threading
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_an_interrupted_overwrite_can_be_asked_for_again(
     with rundir.RunDir.open(tmp_path, verb="scan", config=Config(2), overwrite=True) as run:
         assert run.run["config"] == {"size": 2}
     assert not (tmp_path / "a").exists()
+
+
+def test_other_versions_go_on_and_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rundir.RunDir.open(tmp_path, verb="scan", config=Config()).close()
+    rundir.RunDir.open(tmp_path, verb="scan", config=Config()).close()
+    assert capsys.readouterr().err == ""
+    known = json.loads((tmp_path / "run.json").read_text())
+    now, known["versions"]["jax"] = known["versions"]["jax"], "0.0.1"
+    (tmp_path / "run.json").write_text(json.dumps(known))
+    rundir.RunDir.open(tmp_path, verb="scan", config=Config()).close()
+    said = f"mmjax: {tmp_path}: versions.jax was 0.0.1, is now {now}; what was done before is kept"
+    assert capsys.readouterr().err.splitlines() == [said]
 
 
 def test_two_runs_on_one_folder(tmp_path: Path) -> None:

@@ -66,8 +66,17 @@ def main(argv: Sequence[str]) -> int:
         # the reader of our output has gone; keep Python from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
-    except MemoryError as error:
-        _say_error(MmjaxError(f"out of memory ({error}); lower --batch_size"), debug)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        # a device's message goes on with tables of its buffers
+        what = str(error).partition("\n")[0][:200]
+        told = MmjaxError(
+            f"out of memory ({what}); lower --batch_size, or give it more devices or memory "
+            "(`mmjax plan` says what fits an accelerator)"
+        )
+        told.__cause__ = error
+        _say_error(told, debug)
         return ExitCode.USER
     finally:
         signal.signal(signal.SIGTERM, before)

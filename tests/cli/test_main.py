@@ -1,12 +1,16 @@
 """The command line: light and quick help, typed overrides, one-line errors, exit codes."""
 
+import argparse
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mmjax.cli import main, settings
@@ -98,6 +102,38 @@ def test_a_configuration_file_is_found_by_path_and_checked(tmp_path: Path) -> No
     file.write_text("x = 1\n")
     with pytest.raises(ConfigError, match=r"has no get_config\(\)"):
         settings.load(ScanConfig, str(file), {}, {})
+
+
+def too_large_for_the_host() -> None:
+    np.zeros(2**56)
+
+
+def too_large_for_a_device() -> None:
+    jnp.zeros(10**13).block_until_ready()
+
+
+@pytest.mark.parametrize("allocate", [too_large_for_the_host, too_large_for_a_device])
+def test_out_of_memory_is_one_line_that_says_what_to_do(
+    allocate: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("mmjax.cli.scanning.verify", lambda config, flags: allocate())
+    assert main(["verify", "run"]) == ExitCode.USER
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "out of memory (" in line
+    assert "lower --batch_size, or give it more devices or memory" in line
+    main(["verify", "run", "--debug"])
+    assert allocate.__name__ in capsys.readouterr().err  # the traceback of the cause
+
+
+def test_what_is_our_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(config: None, flags: argparse.Namespace) -> int:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("mmjax.cli.scanning.verify", fails)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["verify", "run"])
 
 
 @pytest.mark.parametrize(

@@ -137,13 +137,14 @@ def literal(
     gamma_z: float | None,
     seed: int,
     chunk_rows: int,
+    spared: Bool[np.ndarray, " n"] | None = None,
     recall: Recall = anew,
 ) -> Fine:
     """The paper's text: D_p is the top q by |s_g - s_o|, all of it poison; z as in Eq. 6.
 
     z of a seed leaves itself out. Without `gamma_z` rule R1 sets it (facts/cfbd.md 4.6): the 5 %
     quantile of the seeds' z less their deviation, and nothing is flagged, not even D_p, where the
-    seeds keep no closer together than random pairs do.
+    seeds keep no closer together than random pairs do. `spared` is that of `robust`.
     """
     scored = np.flatnonzero(scores.scored)
     count = seed_count(scored.size, seeds)
@@ -161,6 +162,8 @@ def literal(
         points = _points(nothing, z / 2)
         return Fine(z, rows, nothing, points, nothing, unknown, null, None, None, ())
     flagged = scores.scored & (z > gamma_z)
+    if spared is not None:
+        flagged &= ~spared
     flagged[rows] = True
     likely = 1 / (1 + np.exp(-(z.astype(np.float64) - gamma_z) / spread))
     points = _points(flagged, np.where(flagged, 2 * likely - 1, 2 * likely))
@@ -177,6 +180,7 @@ def robust(
     fdr: float,
     seed: int,
     chunk_rows: int,
+    spared: Bool[np.ndarray, " n"] | None = None,
     mesh: Mesh | None = None,
     recall: Recall = anew,
 ) -> Fine:
@@ -191,6 +195,7 @@ def robust(
             the mismatched.
         seed: of the random samples behind the null test.
         chunk_rows: most embeddings read at a time.
+        spared: rows that are never flagged unless they are seeds; None = any may be.
         mesh: devices that share the neighbour searches; None = one.
         recall: may know signals, neighbours and views, which no option moves.
     """
@@ -213,6 +218,8 @@ def robust(
     view = recall("view", View, look).log_ratio
     around = weigh(ratio, graph, view)
     chosen = flag(around.poison, fdr)
+    if spared is not None:
+        chosen &= ~spared[scored] | np.isin(scored, rows)
     merely = flag(np.where(chosen, 0.0, around.wrong), fdr)
     groups = tuple(g._replace(rows=scored[g.rows]) for g in find_groups(graph, chosen))
     means = [

@@ -133,12 +133,10 @@ def score(
     mixture = fit_mixture(c[rows], components=config.components)
     assigned = coarse.assign(mixture, c)
     benign = coarse.benign_rows(mixture, c, assigned.lowest, config.gamma, config.select)
-    found = _fine(blocks, first, mapping, config, rows_at_once, mesh, recall)
+    spared = benign if config.fine_scope == "suspicious" else None
+    found = _fine(blocks, first, mapping, config, rows_at_once, spared, mesh, recall)
     codes = coarse.partition(first.scored, benign, found.seeds)
     flagged, points = found.flagged & first.scored, found.points.copy()
-    if config.fine_scope == "suspicious":
-        flagged &= codes != coarse.BENIGN
-        points = np.where((points > 0.5) & ~flagged, np.float32(0.499), points)
     verdict = np.where(found.mismatched, MISMATCHED, BENIGN).astype(np.int8)
     verdict[flagged], verdict[~first.scored] = POISONED, UNSCORED
     group = np.full(codes.shape, -1, np.int32)
@@ -232,6 +230,7 @@ def _fine(
     mapping: Mapping,
     config: StageConfig,
     chunk_rows: int,
+    spared: Bool[np.ndarray, " n"] | None,
     mesh: Mesh | None,
     recall: Recall,
 ) -> fine.Fine:
@@ -244,6 +243,7 @@ def _fine(
             gamma_z=gamma_z,
             seed=config.seed,
             chunk_rows=chunk_rows,
+            spared=spared,
             recall=recall,
         )
     if mapping.calibration is None:
@@ -259,6 +259,7 @@ def _fine(
         fdr=config.fdr,
         seed=config.seed,
         chunk_rows=chunk_rows,
+        spared=spared,
         mesh=mesh,
         recall=recall,
     )

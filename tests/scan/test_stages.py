@@ -149,6 +149,9 @@ def test_scope_suspicious_leaves_the_benign_set_alone():
     assert np.any(benign & poisoned)
     assert not np.any(literal.scores.verdict[benign] == VERDICTS.index("poisoned"))
     assert rates(everything, poisoned)[0] > rates(literal, poisoned)[0]
+    group = literal.scores.group
+    sizes = [each.rows.size for each in literal.found.groups]
+    np.testing.assert_array_equal(np.bincount(group[group >= 0], minlength=len(sizes)), sizes)
 
 
 def test_selection_by_posterior(poisoned_run):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float16, Float32, Int64, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from mmjax.core.progress import progress
 from mmjax.ops.correlation import centre
 from mmjax.ops.neighbours import nearest, place
 from mmjax.scan.blocks import EmbeddingBlock, chunk_size, chunks, total_rows
@@ -79,7 +80,11 @@ def caption_graph(
     wanted = min(SCALES[-1], max(first.size - 1, 1))
     near = np.full((queries.size, wanted), -1, np.int32)
     cosine = np.full((queries.size, wanted), -np.inf, np.float32)
-    for low in range(0, queries.size, _QUERIES):
+    for low in progress(
+        range(0, queries.size, _QUERIES),
+        total=-(-queries.size // _QUERIES),
+        what="neighbours of captions",
+    ):
         part = queries[low : low + _QUERIES]
         # one size of block, hence one compiled program
         own = np.resize(part, _QUERIES) if queries.size > _QUERIES else part

@@ -14,6 +14,10 @@ _BODY = re.compile(r" while\(.*body=(?P<name>%[\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=(?P<name>%[\w.\-]+)")
 
 
+_CHAINED, _BEGINS = 'chain_id="', 'custom_call_target="AsyncCollectiveStart"'
+"""On TPUs a collective may go on while fusions compute: each of them repeats it, one begins it."""
+
+
 class Traffic(NamedTuple):
     """Collectives of one kind: how many, the bytes of their results, those of the largest."""
 
@@ -40,9 +44,10 @@ def collectives(text: str, repeats: int = 1) -> dict[str, Traffic]:
     found: dict[str, Traffic] = {}
     for computation, body in lines.items():
         times = repeats if computation in looped else 1
+        begins = any(_BEGINS in line for line in body)
         for line in body:
             match = _COLLECTIVE.search(line)
-            if match is None:
+            if match is None or (_CHAINED in line and not begins):
                 continue
             arrays = [
                 math.prod(int(n) for n in array["sizes"].split(",") if n) * _width(array["type"])

@@ -82,6 +82,28 @@ def test_collectives_are_read_and_those_of_loops_repeated() -> None:
     assert collectives(PROGRAM)["all-gather"] == (2, 128 + 64, 128)
 
 
+CHAIN = """HloModule m
+%first.1 (p: bf16[16,2]) -> (bf16[16,2], bf16[32,2], u32[]) {
+  %g = bf16[32,2]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+  ROOT %c = (bf16[16,2]{1,0}, bf16[32,2]{1,0}) custom-call(%g), \
+custom_call_target="AsyncCollectiveStart"
+}
+%between.2 (p: bf16[16,2], q: f32[4]) -> (f32[4], bf16[16,2], bf16[32,2], u32[]) {
+  %g.1 = bf16[32,2]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+  ROOT %t = (f32[4]{0}, bf16[16,2]{1,0}, bf16[32,2]{1,0}) tuple(%x, %p, %g.1)
+}
+%last.3 (p: bf16[16,2]) -> bf16[32,2] {
+  %g.2 = bf16[32,2]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+  ROOT %d = bf16[32,2]{1,0} custom-call(%p, %g.2), custom_call_target="AsyncCollectiveDone"
+}
+"""
+
+
+def test_a_collective_that_fusions_carry_on_is_one() -> None:
+    """As libtpu 0.0.52 prints the gather of a contrastive loss's captions."""
+    assert collectives(CHAIN)["all-gather"] == (1, 128, 128)
+
+
 @pytest.mark.slow
 def test_encoding_needs_no_collectives_and_training_gathers_embeddings() -> None:
     encode = planning.compile_step(TINY)

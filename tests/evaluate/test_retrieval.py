@@ -2,8 +2,13 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from mmjax.data.scenes import scene_arrays
+from mmjax.evaluate.experiment import ReproduceConfig
+from mmjax.evaluate.reproduce import run_experiment
 from mmjax.evaluate.retrieval import HITS, auroc_matched, chance, ranks, retrieval
+from mmjax.evaluate.tables import read_results
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +87,32 @@ def test_chance_is_what_random_ranks_give():
 def test_chance_of_fewer_captions_than_k_is_certain():
     found = chance(np.arange(3, dtype=np.int32), 3)
     assert found["image_to_text_hit@5"] == found["text_to_image_hit@5"] == 100
+
+
+@pytest.mark.slow
+def test_an_experiment_asks_both_ways_and_tells_chance(tmp_path):
+    scenes = scene_arrays(12, 5, 64, captions=2)
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    captions, splits = [], []
+    for i, (pixels, texts) in enumerate(zip(scenes.images, scenes.captions, strict=True)):
+        Image.fromarray(pixels).save(tmp_path / "set" / "images" / f"{i}.png")
+        captions += [f"{i}.png\t{text}\n" for text in texts]
+        splits.append(f"{i}.png\t{'test' if i < 9 else 'train'}\n")
+    (tmp_path / "set" / "captions.tsv").write_text("".join(captions))
+    (tmp_path / "set" / "splits.tsv").write_text("".join(splits))
+    config = ReproduceConfig(
+        experiment="flickr8k-retrieval",
+        data=str(tmp_path / "set"),
+        weights="demo",
+        results=str(tmp_path / "results"),
+    )
+    file, page = run_experiment(config, tmp_path / "out", command="x", say=lambda line: None)
+    (row,) = read_results(file)["rows"]
+    assert (row["images"], row["captions"]) == (9, 18)
+    metrics = row["metrics"]
+    assert metrics["image_retrieval_chance@1"] == pytest.approx(1 / 9)
+    assert metrics["image_retrieval_recall@5"] > metrics["image_retrieval_chance@5"]
+    asks = [line for line in page.read_text().splitlines() if line.startswith("| demo")]
+    assert len(asks) == 2
+    assert f"{metrics['image_retrieval_recall@1']:.4f}" in asks[0]
+    assert f"{metrics['text_retrieval_recall@1']:.4f}" in asks[1]

@@ -167,7 +167,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             "(a clock); trojan: the mean of the chosen units of the unit-norm embedding; "
             "label_consistent_adversarial, where every image is perturbed on its own: the mean "
             "cosine of 32 clock scenes to the word.",
-            "Steps are fewer than the triggers' defaults, so that two cores finish in minutes.",
+            "BadCLIP's and ISSBA's steps are fewer than by default, so that two cores finish in "
+            "minutes.",
             "The surrogate is the small CLIP that comes with mmjax. Scenes are drawn by mmjax: no "
             "photo is shown.",
         ),

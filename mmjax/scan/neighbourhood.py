@@ -13,7 +13,8 @@ like (facts/cfbd.md 4.6: 798 copies of one in CC-3M); its copies do not speak fo
 *Mutual* neighbours (each among the other's k nearest): a benign caption on the rim of a dense
 poisoned cluster has it for neighbours, but is none of its own. The *surest* k is the one whose
 lower confidence bound (Clopper and Pearson, 5 %) is highest; where none exceeds the background,
-the median share of wrong pairs among the 300, that is the prior.
+the median share of wrong pairs among the 300, that is the prior. Fewer than three wrong pairs are
+no evidence: a weak model misreads what is unusual, and two captions about that lie side by side.
 
 An image has a neighbourhood too, its own captions, where it has more of them than images usually
 have: those that are usual speak of one and the same picture, which the model may just read badly.
@@ -36,6 +37,8 @@ from scipy.special import betaincinv, expit, logit
 
 SCALES = (10, 30, 100, 300)
 CONFIDENCE = 0.05
+FEWEST = 3.0
+"""Wrong pairs that are expected around a pair; of fewer a neighbourhood says nothing."""
 LEAST = 1e-3
 """The background is never taken to be less."""
 USUAL, LEAST_USUAL = 0.99, 5
@@ -193,7 +196,7 @@ def _of_captions(
     bounds, shares = np.zeros((2, graph.queries.size, len(scales)))
     for i, k in enumerate(scales):
         count = np.einsum("qk,qk->q", around[:, :k], linked[i])
-        bounds[:, i] = np.interp(count, *_table(k))
+        bounds[:, i] = np.where(count < FEWEST, 0.0, np.interp(count, *_table(k)))
         shares[:, i] = (count + background) / (k + 1)
     best = bounds.argmax(axis=1)[:, None]
     bound, share = np.zeros((2, graph.captions))
@@ -207,7 +210,7 @@ def _of_images(crowd: Crowds, wrong: Float[np.ndarray, " n"], background: float)
     worst = np.zeros(crowd.image.shape)
     np.maximum.at(worst, crowd.pair_of, wrong)
     count = np.maximum(np.bincount(crowd.image, worst) - crowd.usual, 0)
-    bound, crowded = np.zeros(count.shape), crowd.beyond > 0
+    bound, crowded = np.zeros(count.shape), (crowd.beyond > 0) & (count >= FEWEST)
     bound[crowded] = _lower_bound(count[crowded], crowd.beyond[crowded])
     return _Evidence(bound, (count + background) / (crowd.beyond + 1))
 

@@ -55,6 +55,17 @@ def test_scattered_wrong_pairs_are_no_poison(seed) -> None:
     assert not np.any(flag(found.poison, 0.1))
 
 
+@pytest.mark.parametrize(("together", "told"), [(3, False), (6, True)])
+def test_two_wrong_pairs_beside_one_are_no_evidence_and_five_are(together: int, told: bool) -> None:
+    rng = np.random.default_rng(0)
+    _, points, kind = scattered(0, together=together, alone=0)
+    ratio = np.where(kind == 1, 6.0, -4.0 + rng.normal(size=N)).astype(np.float32)
+    found = weigh(ratio, graph(points))
+    assert np.all(flag(found.poison, 0.1) == ((kind == 1) & told))
+    # all the same they are the likeliest to be wrong
+    assert found.wrong[kind == 1].min() > found.wrong[kind == 0].max()
+
+
 def test_poison_of_several_targets_is_not_the_background() -> None:
     ratio, points, kind = scattered(0, together=40, alone=0)
     points[20:40] = [0, -1, 0, 0, 0, 0, 0, 0] + 0.05 * points[:20]
@@ -103,14 +114,15 @@ def test_one_step_equals_the_formulas(monkeypatch) -> None:
         for k in (10, 30, 100):
             mutual = [j for j in rows[i, :k] if points[i] @ points[j] >= cosine[j, k - 1] - 1e-7]
             count = first[mutual].sum()
-            bounds.append(betaincinv(max(count, 1e-6), k - count + 1, 0.05))
+            bound = betaincinv(max(count, 1e-6), k - count + 1, 0.05)
+            bounds.append(bound if count >= 3 else 0.0)
             means.append((count + found.background) / (k + 1))
         best = int(np.argmax(bounds))
         above = bounds[best] > found.background
         prior = np.clip(means[best] if above else found.background, 1e-4, 1 - 1e-3)
         wrong = expit(ratio[i] + logit(prior))
         assert found.wrong[i] == pytest.approx(wrong, rel=1e-4)
-        odds = [v / (1 - v) for v in (found.background, bounds[best])]
+        odds = [v / (1 - v) for v in (found.background, max(bounds[best], 1e-9))]
         poison = wrong * max(0, 1 - odds[0] / odds[1])
         assert found.poison[i] == pytest.approx(poison, rel=1e-4)
 

@@ -116,10 +116,15 @@ class RunDir:
         Raises:
             RunError: in use by a process that works in it.
         """
-        with contextlib.ExitStack() as held:
-            _lock(held, path / "lock", what=str(path), mode="r", shared=True)
-            run = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            return cls(path, held.pop_all(), None, run, resumed=True)
+        try:
+            with contextlib.ExitStack() as held:
+                # parts share `lock`; each has one of its own
+                for file in (path / "lock", *sorted((path / "parts").glob("*-of-*.lock"))):
+                    _lock(held, file, what=str(path), mode="r", shared=True)
+                run = json.loads((path / "run.json").read_text(encoding="utf-8"))
+                return cls(path, held.pop_all(), None, run, resumed=True)
+        except OSError as error:
+            raise RunError(f"{path} cannot be read as a run of mmjax: {error}") from error
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to the log."""

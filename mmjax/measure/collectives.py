@@ -44,10 +44,10 @@ def collectives(text: str, repeats: int = 1) -> dict[str, Traffic]:
     found: dict[str, Traffic] = {}
     for computation, body in lines.items():
         times = repeats if computation in looped else 1
-        begins = any(_BEGINS in line for line in body)
+        begun = " ".join(line for line in body if _BEGINS in line)
         for line in body:
             match = _COLLECTIVE.search(line)
-            if match is None or (_CHAINED in line and not begins):
+            if match is None or (_CHAINED in line and not _uses(begun, line)):
                 continue
             arrays = [
                 math.prod(int(n) for n in array["sizes"].split(",") if n) * _width(array["type"])
@@ -60,6 +60,12 @@ def collectives(text: str, repeats: int = 1) -> dict[str, Traffic]:
                 known.number + times, known.bytes + times * size, max(known.largest, size)
             )
     return dict(sorted(found.items()))
+
+
+def _uses(text: str, line: str) -> bool:
+    """Whether a text has the name that a line defines."""
+    name = line.split("=")[0].split()[-1]
+    return re.search(re.escape(name) + r"(?![\w.\-])", text) is not None
 
 
 def _reached(lines: dict[str, list[str]]) -> set[str]:

@@ -236,6 +236,8 @@ def _placed(
     mesh: Mesh | None,
 ) -> Keys:
     if isinstance(keys, Keys):
+        if valid is not None:
+            raise ValueError("`place` was told which keys are valid")
         return keys
     devices = 1 if mesh is None else mesh.shape[DATA]
     counts = jnp.ones(keys.shape[0], bool) if valid is None else valid

@@ -195,7 +195,7 @@ def robust(
             the mismatched.
         seed: of the random samples behind the null test.
         chunk_rows: most embeddings read at a time.
-        spared: rows that are never flagged unless they are seeds; None = any may be.
+        spared: rows that are neither poisoned nor mismatched unless they are seeds; None = none.
         mesh: devices that share the neighbour searches; None = one.
         recall: may know signals, neighbours and views, which no option moves.
     """
@@ -217,10 +217,11 @@ def robust(
 
     view = recall("view", View, look).log_ratio
     around = weigh(ratio, graph, view)
-    chosen = flag(around.poison, fdr)
+    may = np.ones(scored.size, bool)
     if spared is not None:
-        chosen &= ~spared[scored] | np.isin(scored, rows)
-    merely = flag(np.where(chosen, 0.0, around.wrong), fdr)
+        may = ~spared[scored] | np.isin(scored, rows)
+    chosen = flag(np.where(may, around.poison, 0.0), fdr)
+    merely = flag(np.where(may & ~chosen, around.wrong, 0.0), fdr)
     groups = tuple(g._replace(rows=scored[g.rows]) for g in find_groups(graph, chosen))
     means = [
         np.asarray(centre(gather(blocks, r)[1], jnp.asarray(scores.mean))).mean(axis=0)

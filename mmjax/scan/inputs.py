@@ -98,6 +98,8 @@ def encode_shards(
         run.log("resume", stored=len(shards) - len(left), left=len(left))
     if not left:
         return
+    # what an earlier call said stands only as long as what it was said of
+    (run.path / "summary.json").unlink(missing_ok=True)
     encoder = make_encoder(model.weights, model.tokenizer, config, mesh=mesh)
     sizes = [source.sizes.get(shard.name) for shard, _ in left]
     known = [size for size in sizes if size is not None]
@@ -138,7 +140,7 @@ def changed_shards(path: Path, source: Source | EmbeddingSource, names: Sequence
     changed = [
         f"input {name}: {'has changed' if name in there else 'is gone'} since"
         for name in names
-        if there.get(name) != read[name]
+        if there.get(name) != read.get(name)
     ]
     return [*changed, *(f"input {name}: is new since" for name in there if name not in names)]
 

@@ -196,7 +196,7 @@ def _of_captions(
     bounds, shares = np.zeros((2, graph.queries.size, len(scales)))
     for i, k in enumerate(scales):
         count = np.einsum("qk,qk->q", around[:, :k], linked[i])
-        bounds[:, i] = np.where(count < FEWEST, 0.0, np.interp(count, *_table(k)))
+        bounds[:, i] = _of_enough(count, np.interp(count, *_table(k)), background)
         shares[:, i] = (count + background) / (k + 1)
     best = bounds.argmax(axis=1)[:, None]
     bound, share = np.zeros((2, graph.captions))
@@ -210,9 +210,17 @@ def _of_images(crowd: Crowds, wrong: Float[np.ndarray, " n"], background: float)
     worst = np.zeros(crowd.image.shape)
     np.maximum.at(worst, crowd.pair_of, wrong)
     count = np.maximum(np.bincount(crowd.image, worst) - crowd.usual, 0)
-    bound, crowded = np.zeros(count.shape), (crowd.beyond > 0) & (count >= FEWEST)
-    bound[crowded] = _lower_bound(count[crowded], crowd.beyond[crowded])
+    bound, crowded = np.zeros(count.shape), crowd.beyond > 0
+    seen = _lower_bound(count[crowded], crowd.beyond[crowded])
+    bound[crowded] = _of_enough(count[crowded], seen, background)
     return _Evidence(bound, (count + background) / (crowd.beyond + 1))
+
+
+def _of_enough(
+    count: Float[np.ndarray, " m"], bound: Float[np.ndarray, " m"], background: float
+) -> Float[np.ndarray, " m"]:
+    """Bounds that say no more than the background where fewer than `FEWEST` were seen."""
+    return np.where(count < FEWEST, np.minimum(bound, background), bound)
 
 
 def _lower_bound(

@@ -119,6 +119,8 @@ def run_rescore(
         InputError: the embeddings that it read where they lay are gone or others now.
     """
     run = Path(run)
+    if out is not None and Path(out).resolve() == run.resolve():
+        raise RunError(f"{run} is the scan itself; choose another --out")
     labels = read_labels(truth)
     with open_scan(run) as earlier:
         target = out or run / f"rescored-{digest(config)}"
@@ -184,16 +186,16 @@ def _reopen(run: RunDir, config: ScanConfig) -> tuple[ScannedSet, str]:
     except InputError as error:
         opened, gone = None, str(error)
     names = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))["shards"]
+    damaged = [name for name in names if run.finished(name) is None]
+    if damaged:
+        raise RunError(
+            f"{run.path}: what the scan kept of {damaged[0]} is damaged (`mmjax verify` names the "
+            "files); its own command makes it anew"
+        )
     if isinstance(opened, EmbeddingSource):
         changed = changed_shards(run.path, opened, names)
         if changed:
             raise InputError(f"{run.path}: {changed[0]} the scan read it; scan again")
-        damaged = [name for name in names if run.finished(name) is None]
-        if damaged:
-            raise RunError(
-                f"{run.path}: what the scan kept of {damaged[0]} is damaged (`mmjax verify` names "
-                "the files); its own command makes it anew"
-            )
         return read_embeddings(run, opened, prefix=""), gone
     try:
         return ScannedSet(stored_shards(run, names), opened), gone

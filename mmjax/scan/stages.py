@@ -82,13 +82,12 @@ def score(
     spared = benign if config.fine_scope == "suspicious" else None
     found = _fine(blocks, first, mapping, config, rows_at_once, spared, mesh, recall)
     codes = coarse.partition(first.scored, benign, found.seeds)
-    flagged, points = found.flagged & first.scored, found.points.copy()
+    flagged, points = found.flagged, found.points.copy()
     verdict = np.where(found.mismatched, MISMATCHED, BENIGN).astype(np.int8)
     verdict[flagged], verdict[~first.scored] = POISONED, UNSCORED
     group = np.full(codes.shape, -1, np.int32)
     for number, members in enumerate(found.groups):
         group[members.rows] = number
-    group[~flagged] = -1
     points[~first.scored] = 0.0
     return StageResult(
         scores=Scores(

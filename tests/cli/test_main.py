@@ -109,7 +109,7 @@ def too_large_for_the_host() -> None:
 
 
 def too_large_for_a_device() -> None:
-    jnp.zeros(10**13).block_until_ready()
+    jnp.zeros(10**15).block_until_ready()
 
 
 @pytest.mark.parametrize("allocate", [too_large_for_the_host, too_large_for_a_device])

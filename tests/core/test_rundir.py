@@ -112,6 +112,12 @@ def test_readers_share_a_folder_and_no_process_works_in_it_meanwhile(tmp_path: P
             opened()
     assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     opened().close()
+    with opened(part="0-of-2"), pytest.raises(RunError, match="in use by another mmjax process"):
+        rundir.RunDir.read(tmp_path)
+    rundir.RunDir.read(tmp_path).close()
+    (tmp_path / "lock").unlink()
+    with pytest.raises(RunError, match="cannot be read as a run of mmjax"):
+        rundir.RunDir.read(tmp_path)
 
 
 def test_journal_notices_changed_and_missing_outputs(tmp_path: Path) -> None:

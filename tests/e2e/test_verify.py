@@ -54,6 +54,21 @@ def test_one_changed_byte_is_named(name: str, said: str, copy: Path, run: Run) -
     assert ran.last.endswith("is not what was written: 1 findings")
 
 
+def test_a_damaged_scan_is_not_decided_on(copy: Path, run: Run) -> None:
+    ran = run("rescore", copy, f"--out={copy}")
+    assert ran.code == 2
+    assert "is the scan itself; choose another --out" in ran.last
+    file = copy / "embeddings" / "00001.text.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    ran = run("rescore", copy, "--fdr=0.2")
+    assert ran.code == 2
+    assert "what the scan kept of 00001 is damaged" in ran.last
+    (copy / "journal" / "00000.json").unlink()
+    assert "what the scan kept of 00000 is damaged" in run("rescore", copy, "--fdr=0.2").last
+
+
 def test_lost_and_cut_files_are_named(copy: Path, run: Run) -> None:
     (copy / "pairs" / "00000.parquet").unlink()
     (copy / "drop.parquet").write_bytes(b"PAR1")

@@ -92,7 +92,13 @@ custom_call_target="AsyncCollectiveStart"
   %g.1 = bf16[32,2]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
   ROOT %t = (f32[4]{0}, bf16[16,2]{1,0}, bf16[32,2]{1,0}) tuple(%x, %p, %g.1)
 }
-%last.3 (p: bf16[16,2]) -> bf16[32,2] {
+%both.3 (p: bf16[16,2]) -> (bf16[32,2], bf16[64,2]) {
+  %g.1 = bf16[32,2]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+  %g.11 = bf16[64,2]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="1"}
+  ROOT %c = (bf16[16,2]{1,0}, bf16[64,2]{1,0}) custom-call(%g.11), \
+custom_call_target="AsyncCollectiveStart"
+}
+%last.4 (p: bf16[16,2]) -> bf16[32,2] {
   %g.2 = bf16[32,2]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
   ROOT %d = bf16[32,2]{1,0} custom-call(%p, %g.2), custom_call_target="AsyncCollectiveDone"
 }
@@ -101,7 +107,7 @@ custom_call_target="AsyncCollectiveStart"
 
 def test_a_collective_that_fusions_carry_on_is_one() -> None:
     """As libtpu 0.0.52 prints the gather of a contrastive loss's captions."""
-    assert collectives(CHAIN)["all-gather"] == (1, 128, 128)
+    assert collectives(CHAIN)["all-gather"] == (2, 128 + 256, 256)
 
 
 @pytest.mark.slow

@@ -115,14 +115,14 @@ def test_one_step_equals_the_formulas(monkeypatch) -> None:
             mutual = [j for j in rows[i, :k] if points[i] @ points[j] >= cosine[j, k - 1] - 1e-7]
             count = first[mutual].sum()
             bound = betaincinv(max(count, 1e-6), k - count + 1, 0.05)
-            bounds.append(bound if count >= 3 else 0.0)
+            bounds.append(bound if count >= 3 else min(bound, found.background))
             means.append((count + found.background) / (k + 1))
         best = int(np.argmax(bounds))
         above = bounds[best] > found.background
         prior = np.clip(means[best] if above else found.background, 1e-4, 1 - 1e-3)
         wrong = expit(ratio[i] + logit(prior))
         assert found.wrong[i] == pytest.approx(wrong, rel=1e-4)
-        odds = [v / (1 - v) for v in (found.background, max(bounds[best], 1e-9))]
+        odds = [v / (1 - v) for v in (found.background, bounds[best])]
         poison = wrong * max(0, 1 - odds[0] / odds[1])
         assert found.poison[i] == pytest.approx(poison, rel=1e-4)
 
@@ -199,6 +199,15 @@ def test_a_view_of_the_images_makes_scattered_wrong_pairs_poison() -> None:
     assert seen.wrong[kind == 2].mean() > plain.wrong[kind == 2].mean()
     nothing = weigh(ratio, near, np.zeros(N, np.float32))
     np.testing.assert_array_equal(nothing.poison, plain.poison)
+
+
+def test_where_few_are_wrong_the_images_still_speak() -> None:
+    ratio, points, kind = scattered(0, together=3, alone=0)
+    ratio = np.where(kind > 0, 6.0, -6.0).astype(np.float32)
+    view = np.where(kind > 0, 3.0, 0.0).astype(np.float32)  # the most that it can say
+    with_view, without = weigh(ratio, graph(points), view), weigh(ratio, graph(points))
+    assert np.all(with_view.poison[kind > 0] > 0.9)
+    assert np.all(without.poison == 0)
 
 
 def test_mutual_neighbours_by_brute_force() -> None:

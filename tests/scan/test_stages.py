@@ -149,6 +149,8 @@ def test_scope_suspicious_leaves_the_benign_set_alone():
     assert np.any(benign & poisoned)
     assert not np.any(literal.scores.verdict[benign] == VERDICTS.index("poisoned"))
     assert rates(everything, poisoned)[0] > rates(literal, poisoned)[0]
+    assert literal.thresholds.expected_fdr <= 0.1
+    assert not np.any(literal.scores.verdict[benign] == VERDICTS.index("mismatched"))
     group = literal.scores.group
     sizes = [each.rows.size for each in literal.found.groups]
     np.testing.assert_array_equal(np.bincount(group[group >= 0], minlength=len(sizes)), sizes)

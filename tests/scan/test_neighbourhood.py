@@ -206,7 +206,7 @@ def test_where_few_are_wrong_the_images_still_speak() -> None:
     ratio = np.where(kind > 0, 6.0, -6.0).astype(np.float32)
     view = np.where(kind > 0, 3.0, 0.0).astype(np.float32)  # the most that it can say
     with_view, without = weigh(ratio, graph(points), view), weigh(ratio, graph(points))
-    assert np.all(with_view.poison[kind > 0] > 0.9)
+    assert np.all(with_view.poison[kind > 0] > 0.5)
     assert np.all(without.poison == 0)
 
 

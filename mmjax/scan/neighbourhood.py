@@ -13,8 +13,9 @@ like (facts/cfbd.md 4.6: 798 copies of one in CC-3M); its copies do not speak fo
 *Mutual* neighbours (each among the other's k nearest): a benign caption on the rim of a dense
 poisoned cluster has it for neighbours, but is none of its own. The *surest* k is the one whose
 lower confidence bound (Clopper and Pearson, 5 %) is highest; where none exceeds the background,
-the median share of wrong pairs among the 300, that is the prior. Fewer than three wrong pairs are
-no evidence: a weak model misreads what is unusual, and two captions about that lie side by side.
+the median share of wrong pairs among the 300, that is the prior. Fewer than `FEWEST` wrong pairs
+are no evidence, once half of the steps have told which are wrong: a weak model misreads what is
+unusual, and a few captions about that lie side by side.
 
 An image has a neighbourhood too, its own captions, where it has more of them than images usually
 have: those that are usual speak of one and the same picture, which the model may just read badly.
@@ -37,7 +38,7 @@ from scipy.special import betaincinv, expit, logit
 
 SCALES = (10, 30, 100, 300)
 CONFIDENCE = 0.05
-FEWEST = 3.0
+FEWEST = 2.5
 """Wrong pairs that are expected around a pair; of fewer a neighbourhood says nothing."""
 LEAST = 1e-3
 """The background is never taken to be less."""
@@ -142,14 +143,15 @@ def weigh(
     seen = np.zeros(log_ratio.shape) if view is None else view
     prior, background = np.full(log_ratio.shape, 0.01), 0.01
     bound = np.zeros(log_ratio.shape)
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        fewest = FEWEST if step >= STEPS // 2 else 0.0
         wrong = expit(log_ratio + seen + logit(prior))
         worst = np.zeros(graph.captions + 1)  # the last is that of no caption, -1
         np.maximum.at(worst, graph.caption_of, wrong)
         around = np.take(worst, graph.near)
         background = _background(around[graph.usual])
-        text = _of_captions(graph, around, scales, linked, background)
-        image = _of_images(crowd, wrong, background)
+        text = _of_captions(graph, around, scales, linked, background, fewest)
+        image = _of_images(crowd, wrong, background, fewest)
         prior = np.maximum(
             _prior(text, background)[graph.caption_of], _prior(image, background)[graph.image_of]
         )
@@ -191,12 +193,13 @@ def _of_captions(
     scales: list[int],
     linked: list[np.ndarray],
     background: float,
+    fewest: float,
 ) -> _Evidence:
     """At the surest scale of every caption."""
     bounds, shares = np.zeros((2, graph.queries.size, len(scales)))
     for i, k in enumerate(scales):
         count = np.einsum("qk,qk->q", around[:, :k], linked[i])
-        bounds[:, i] = _of_enough(count, np.interp(count, *_table(k)), background)
+        bounds[:, i] = _of_enough(count, np.interp(count, *_table(k)), background, fewest)
         shares[:, i] = (count + background) / (k + 1)
     best = bounds.argmax(axis=1)[:, None]
     bound, share = np.zeros((2, graph.captions))
@@ -205,22 +208,27 @@ def _of_captions(
     return _Evidence(bound, share)
 
 
-def _of_images(crowd: Crowds, wrong: Float[np.ndarray, " n"], background: float) -> _Evidence:
+def _of_images(
+    crowd: Crowds, wrong: Float[np.ndarray, " n"], background: float, fewest: float
+) -> _Evidence:
     """Of every image, from its captions beyond the usual number; 0 where there are none."""
     worst = np.zeros(crowd.image.shape)
     np.maximum.at(worst, crowd.pair_of, wrong)
     count = np.maximum(np.bincount(crowd.image, worst) - crowd.usual, 0)
     bound, crowded = np.zeros(count.shape), crowd.beyond > 0
     seen = _lower_bound(count[crowded], crowd.beyond[crowded])
-    bound[crowded] = _of_enough(count[crowded], seen, background)
+    bound[crowded] = _of_enough(count[crowded], seen, background, fewest)
     return _Evidence(bound, (count + background) / (crowd.beyond + 1))
 
 
 def _of_enough(
-    count: Float[np.ndarray, " m"], bound: Float[np.ndarray, " m"], background: float
+    count: Float[np.ndarray, " m"],
+    bound: Float[np.ndarray, " m"],
+    background: float,
+    fewest: float,
 ) -> Float[np.ndarray, " m"]:
-    """Bounds that say no more than the background where fewer than `FEWEST` were seen."""
-    return np.where(count < FEWEST, np.minimum(bound, background), bound)
+    """Bounds that say no more than the background where fewer than `fewest` were seen."""
+    return np.where(count < fewest, np.minimum(bound, background), bound)
 
 
 def _lower_bound(

@@ -55,8 +55,10 @@ def test_scattered_wrong_pairs_are_no_poison(seed) -> None:
     assert not np.any(flag(found.poison, 0.1))
 
 
-@pytest.mark.parametrize(("together", "told"), [(3, False), (6, True)])
-def test_two_wrong_pairs_beside_one_are_no_evidence_and_five_are(together: int, told: bool) -> None:
+@pytest.mark.parametrize(("together", "told"), [(3, False), (4, True)])
+def test_two_wrong_pairs_beside_one_are_no_evidence_and_three_are(
+    together: int, told: bool
+) -> None:
     rng = np.random.default_rng(0)
     _, points, kind = scattered(0, together=together, alone=0)
     ratio = np.where(kind == 1, 6.0, -4.0 + rng.normal(size=N)).astype(np.float32)
@@ -64,6 +66,16 @@ def test_two_wrong_pairs_beside_one_are_no_evidence_and_five_are(together: int, 
     assert np.all(flag(found.poison, 0.1) == ((kind == 1) & told))
     # all the same they are the likeliest to be wrong
     assert found.wrong[kind == 1].min() > found.wrong[kind == 0].max()
+
+
+def test_a_dozen_is_found_though_none_is_sure_by_itself() -> None:
+    """At first, each by itself, less than `FEWEST` are expected around them."""
+    ratio, points, kind = scattered(0, together=12, alone=0)
+    ratio = np.where(kind == 1, 3.2, -5.0).astype(np.float32)
+    near = graph(points)
+    first = expit(ratio + logit(0.01))
+    assert first[near.near[kind == 1]].sum(axis=1).max() < neighbourhood.FEWEST
+    assert np.all(flag(weigh(ratio, near).poison, 0.1) == (kind == 1))
 
 
 def test_poison_of_several_targets_is_not_the_background() -> None:
@@ -115,7 +127,7 @@ def test_one_step_equals_the_formulas(monkeypatch) -> None:
             mutual = [j for j in rows[i, :k] if points[i] @ points[j] >= cosine[j, k - 1] - 1e-7]
             count = first[mutual].sum()
             bound = betaincinv(max(count, 1e-6), k - count + 1, 0.05)
-            bounds.append(bound if count >= 3 else min(bound, found.background))
+            bounds.append(bound if count >= 2.5 else min(bound, found.background))
             means.append((count + found.background) / (k + 1))
         best = int(np.argmax(bounds))
         above = bounds[best] > found.background

@@ -114,7 +114,7 @@ class RunDir:
         """A run of earlier, read and never written; until it is closed no process works in it.
 
         Raises:
-            RunError: in use by a process that works in it.
+            RunError: in use by a process that works in it, or not a folder that a run left.
         """
         try:
             with contextlib.ExitStack() as held:

@@ -39,7 +39,7 @@ from scipy.special import betaincinv, expit, logit
 SCALES = (10, 30, 100, 300)
 CONFIDENCE = 0.05
 FEWEST = 2.5
-"""Wrong pairs that are expected around a pair; of fewer a neighbourhood says nothing."""
+"""Expected number of wrong pairs around a pair; of fewer, its captions are no evidence."""
 LEAST = 1e-3
 """The background is never taken to be less."""
 USUAL, LEAST_USUAL = 0.99, 5

@@ -8,8 +8,12 @@ wrong pairs. A logistic regression on both gives
 of three signals: the gap s_g - s_o; the same gap against the gaps of the 100 nearest reference
 captions (median and MAD), so that a topic which the model reads badly is not held against its
 pairs; and, against those captions too, the cosine of image and caption, each centred by its set's
-mean. Every set is standardised by its own medians and MADs: a reference that the model has learned
-by heart, or one of another domain, still serves.
+mean. Every set is standardised by its own medians and MADs.
+
+A reference that the model has learned by heart, or one of another domain, says too much of a set
+that is read less well. So the weights are fitted once more, to the set itself (`adapt`): what
+is known there are wrong pairs, which its captions make with images of others; its own pairs are
+right but for an unknown share.
 """
 
 from typing import NamedTuple
@@ -18,7 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Shaped
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from mmjax.ops.correlation import centre
@@ -32,7 +38,10 @@ SHUFFLES = 2
 """Wrong pairs a right one."""
 LARGEST = 6.0
 """Upper bound of the log ratio: no single pair is surer to be wrong than 400 to 1."""
+PRIOR = 0.5
+"""Standard deviation of a set's own weights about the reference's, before its pairs are seen."""
 _MAD = 1.4826
+_STARTS = (-5.0, -2.0)  # log odds of a wrong pair that the search begins with
 
 
 class Calibration(NamedTuple):
@@ -138,7 +147,7 @@ def local_signals(
     *,
     mesh: Mesh | None = None,
 ) -> Float32[np.ndarray, "n 3"]:
-    """What `log_ratios` judges by, not yet standardised.
+    """The three signals, not yet standardised.
 
     Args:
         calibration: the clean reference.
@@ -152,14 +161,68 @@ def local_signals(
     return np.asarray(_against(signals, usual, near.rows >= 0), np.float32)
 
 
+class Adapted(NamedTuple):
+    """Weights of the standardised signals and the constant; the share of wrong pairs in the set."""
+
+    weights: Float64[np.ndarray, " 4"]
+    wrong: float
+
+
+def adapt(
+    weights: Float32[np.ndarray, " 4"],
+    own: Float[np.ndarray, "n 3"],
+    strangers: Float[np.ndarray, "m 3"],
+) -> Adapted:
+    """Fit the weights to a set whose pairs are right but for an unknown share pi of wrong ones.
+
+    With r the ratio p(wrong) / p(right), an own pair is (1 - pi) / r + pi times as likely among
+    the own as among the strangers: logistic regression of which of both a pair is from, with the
+    reference's weights as prior mean (maximum a posteriori). Few pairs hardly move them.
+
+    Args:
+        weights: the reference's.
+        own: signals of the set's pairs, standardised.
+        strangers: of its captions with other images, standardised likewise.
+
+    Source: Elkan and Noto 2008, "Learning classifiers from only positive and unlabeled data";
+    Ward et al. 2009, "Presence-only data and the EM algorithm", whose likelihood this is.
+    """
+    if not (len(own) and len(strangers)):
+        return Adapted(weights.astype(np.float64), 0.0)
+    rows = [np.column_stack([x, np.ones(len(x))]).astype(np.float64) for x in (own, strangers)]
+    centre_at = weights.astype(np.float64)
+
+    def loss(at: Float64[np.ndarray, " 5"]) -> tuple[float, Float64[np.ndarray, " 5"]]:
+        share = expit(at[4])
+        off = (at[:4] - centre_at) / PRIOR
+        value, slope = 0.5 * float(off @ off) / len(own), np.append(off / PRIOR / len(own), 0.0)
+        for x, sign in zip(rows, (-1.0, 1.0), strict=True):
+            log_right = -np.clip(x @ at[:4], -30, 30)
+            right, wrong = np.log1p(-share) + log_right, np.log(share)
+            odds = np.logaddexp(right, wrong)  # log p(own) / p(stranger)
+            value += float(np.mean(np.logaddexp(0, sign * odds)))
+            pull = sign * expit(sign * odds) / len(x)
+            of_right = np.exp(right - odds)
+            slope[:4] -= x.T @ (pull * of_right)
+            slope[4] += float(pull @ (share * (1 - share) * (1 - np.exp(log_right)) / np.exp(odds)))
+        return value, slope
+
+    bounds = [(None, None)] * 4 + [(-12.0, 3.0)]
+    found = [
+        minimize(loss, np.append(centre_at, start), jac=True, method="L-BFGS-B", bounds=bounds)
+        for start in _STARTS
+    ]
+    best = min(found, key=lambda result: float(result.fun)).x
+    return Adapted(best[:4], float(expit(best[4])))
+
+
 def log_ratios(
-    calibration: Calibration, values: Float32[np.ndarray, "n 3"]
+    weights: Float[np.ndarray, " 4"], values: Float[np.ndarray, "n 3"]
 ) -> Float32[np.ndarray, " n"]:
     """Log p(wrong) / p(right) of every pair, at most `LARGEST`, before any prior.
 
     Args:
-        calibration: the clean reference.
-        values: `local_signals` of the whole set, which is standardised by its own medians.
+        weights: the set's (`adapt`).
+        values: signals of its pairs, standardised.
     """
-    known = standardised(values, like=values) @ calibration.weights[:3] + calibration.weights[3]
-    return np.minimum(known, LARGEST).astype(np.float32)
+    return np.minimum(values @ weights[:3] + weights[3], LARGEST).astype(np.float32)

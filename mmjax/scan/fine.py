@@ -19,18 +19,14 @@ from jaxtyping import Array, Bool, Float, Float32, Int64
 from mmjax.core import keys
 from mmjax.ops.correlation import centre, text_correlation
 from mmjax.scan.blocks import EmbeddingBlock, chunks, gather, total_rows
-from mmjax.scan.calibration import (
-    Calibration,
-    local_signals,
-    log_ratios,
-    pair_signals,
-)
+from mmjax.scan.calibration import Calibration, adapt, log_ratios, standardised
 from mmjax.scan.coarse import CoarseScores
 from mmjax.scan.groups import Group, caption_graph, find_groups
 from mmjax.scan.image_view import image_log_ratios
 from mmjax.scan.kept import Recall, anew
 from mmjax.scan.neighbourhood import Graph, Neighbourhood, flag, weigh
 from mmjax.scan.seeds import NullTest, draw_pool, null_test, pick_rows, rule_r1, seed_count
+from mmjax.scan.signals import Signals, read_signals
 
 MOST_GROUPS = 16
 """Groups whose mean caption z is measured against."""
@@ -40,12 +36,6 @@ class Correlation(NamedTuple):
     """z of every row with k means."""
 
     z: Float32[np.ndarray, "n k"]
-
-
-class Signals(NamedTuple):
-    """What tells right from wrong pairs (`calibration.local_signals`), of the scored rows."""
-
-    values: Float32[np.ndarray, "s 3"]
 
 
 class View(NamedTuple):
@@ -61,7 +51,8 @@ class Fine(NamedTuple):
     the mean caption of a flagged group, or with the seeds' where there is none. `points` are in
     [0, 1], above .5 for `flagged` pairs. `mismatched` pairs are wrong but not poisoned, `wrong` is
     their probability (NaN in the literal stage, which knows no such verdict). `gamma_z` is the
-    threshold on z of the literal stage, None when it abstains.
+    threshold on z of the literal stage, None when it abstains. `wrong_share` estimates the share of
+    all wrong pairs (`calibration.adapt`); literal, None.
     """
 
     z: Float32[np.ndarray, " n"]
@@ -74,6 +65,7 @@ class Fine(NamedTuple):
     gamma_z: float | None
     around: Neighbourhood | None
     groups: tuple[Group, ...]
+    wrong_share: float | None = None
 
 
 def correlate(
@@ -203,9 +195,14 @@ def robust(
     count = seed_count(scored.size, seeds)
     rows = pick_rows(blocks, scores.signed, scored, count, one_per_image=True)
     signals = recall(
-        "signals", Signals, lambda: Signals(_signals(blocks, scores, calibration, chunk_rows, mesh))
+        "signals",
+        Signals,
+        lambda: read_signals(blocks, scores, calibration, chunk_rows, mesh=mesh),
     )
-    ratio = log_ratios(calibration, signals.values)
+    own = standardised(signals.values, like=signals.values)
+    strangers = standardised(signals.strangers, like=signals.values)
+    adapted = adapt(calibration.weights, own[signals.sample], strangers)
+    ratio = log_ratios(adapted.weights, own)
     graph = recall(
         "neighbours", Graph, lambda: caption_graph(blocks, scored, scores.mean, ratio, mesh=mesh)
     )
@@ -240,6 +237,7 @@ def robust(
         gamma_z=None,
         around=around,
         groups=groups,
+        wrong_share=adapted.wrong,
     )
 
 
@@ -248,27 +246,6 @@ def _spread(values: np.ndarray, scored: Bool[np.ndarray, " n"]) -> np.ndarray:
     every = np.zeros(scored.shape, values.dtype)
     every[scored] = values
     return every
-
-
-def _signals(
-    blocks: Sequence[EmbeddingBlock],
-    scores: CoarseScores,
-    calibration: Calibration,
-    chunk_rows: int,
-    mesh: Mesh | None,
-) -> Float32[np.ndarray, "s 3"]:
-    """The signals of the scored rows, in one pass over the embeddings."""
-    means = jnp.stack([jnp.asarray(scores.image_mean), jnp.asarray(scores.mean)])
-    parts = []
-    for chunk in chunks(blocks, chunk_rows, images=True):
-        here = slice(chunk.start, chunk.stop)
-        generated = np.zeros(chunk.text.shape[0], np.float32)
-        generated[: chunk.stop - chunk.start] = scores.sim_generated[here]
-        text = jnp.asarray(chunk.text, jnp.float32)
-        pairs = pair_signals(jnp.asarray(chunk.image, jnp.float32), text, generated, means)
-        found = local_signals(calibration, centre(text, means[1]), pairs, mesh=mesh)
-        parts.append(found[: chunk.stop - chunk.start][scores.scored[here]])
-    return np.concatenate(parts)
 
 
 def _null_test(

@@ -69,6 +69,10 @@ SUMMARY: Mapping[str, Wording] = {
         "… by chance", "99 of 100 random sets of as many captions stay below this"
     ),
     "found.null_test.exceeds": Wording("… exceeded", "whether it is"),
+    "found.wrong_share": Wording(
+        "wrong pairs, estimated",
+        "share of captions that look as little like their image as a random one would",
+    ),
     "found.background": Wording(
         "wrong pairs at large", "their share in the set, apart from where they keep together"
     ),

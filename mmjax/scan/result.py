@@ -142,6 +142,7 @@ def _found(result: StageResult) -> dict[str, Any] | None:
     return {
         "seeds": int(found.seeds.size),
         "null_test": found.null._asdict(),
+        "wrong_share": found.wrong_share,
         "background": found.around.background if found.around else None,
         "loose_group": next((i for i, g in enumerate(found.groups) if not g.linked), None),
         "groups": [

@@ -9,7 +9,9 @@ from mmjax.ops.correlation import centre
 from mmjax.scan.calibration import (
     LARGEST,
     NEAR,
+    PRIOR,
     Calibration,
+    adapt,
     calibrate,
     local_signals,
     log_ratios,
@@ -27,7 +29,7 @@ def judged(image, text, calibration=None):
     signals = pair_signals(jnp.asarray(image), jnp.asarray(text), ones, means)
     calibration = calibration or synthetic.clean_reference()
     values = local_signals(calibration, centre(jnp.asarray(text), means[1]), signals)
-    return log_ratios(calibration, values)
+    return log_ratios(calibration.weights, standardised(values, like=values))
 
 
 def test_signals_are_the_gap_and_the_centred_cosine() -> None:
@@ -67,14 +69,70 @@ def test_wrong_pairs_are_told_from_right_ones() -> None:
 
 def test_another_scale_of_similarities_changes_nothing() -> None:
     """The scanned set is standardised by its own medians, the reference by its."""
-    calibration = synthetic.clean_reference()
     values = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     moved = 3 * values + 7
-    np.testing.assert_allclose(
-        log_ratios(calibration, values), log_ratios(calibration, moved), atol=1e-3
-    )
-    assert np.ptp(log_ratios(calibration, values)) > 1
-    np.testing.assert_allclose(np.median(standardised(moved, like=moved), axis=0), 0, atol=1e-5)
+    found = standardised(moved, like=moved)
+    np.testing.assert_allclose(found, standardised(values, like=values), atol=1e-4)
+    np.testing.assert_allclose(np.median(found, axis=0), 0, atol=1e-5)
+
+
+APART = np.array([1.5, 1.0, -0.5])
+"""How far wrong pairs' signals lie from right ones', in standard deviations."""
+
+
+def drawn(n, wrong, *, seed, apart=APART):
+    """(own, strangers): normal signals, the first `wrong` of the set's own pairs wrong."""
+    rng = np.random.default_rng(seed)
+    own, strangers = rng.normal(size=(2, n, 3))
+    own[:wrong] += apart
+    return own, strangers + apart
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.3])
+def test_a_set_s_own_weights_are_those_of_its_right_pairs(share) -> None:
+    """Normal signals: the log ratio is linear, its slope what lies between the means."""
+    own, strangers = drawn(40_000, int(share * 40_000), seed=1)
+    learned_by_heart = np.append(1.5 * APART, -8.0).astype(np.float32)
+    found = adapt(learned_by_heart, own, strangers)
+    np.testing.assert_allclose(found.weights, np.append(APART, -APART @ APART / 2), atol=0.12)
+    assert found.wrong == pytest.approx(share, abs=0.01)
+
+
+def test_few_pairs_hardly_move_the_reference_s_weights() -> None:
+    weights = np.append(APART, -2.0).astype(np.float32)
+    own, strangers = drawn(10, 0, seed=2, apart=3 * APART)
+    assert np.abs(adapt(weights, own, strangers).weights - weights).max() < 2 * PRIOR
+    many = adapt(weights, *drawn(20_000, 0, seed=2, apart=3 * APART))
+    assert np.abs(many.weights - weights).max() > 2 * PRIOR
+
+
+def test_without_strangers_the_reference_is_all_there_is() -> None:
+    weights = np.append(APART, -2.0).astype(np.float32)
+    own, strangers = drawn(50, 0, seed=3)
+    found = adapt(weights, own, strangers[:0])
+    np.testing.assert_array_equal(found.weights, weights)
+    assert found.wrong == 0
+
+
+def test_the_fit_is_where_the_likelihood_is_greatest() -> None:
+    """No weights or share beside it explain the pairs better."""
+    own, strangers = drawn(3_000, 90, seed=4)
+    weights = np.append(APART, -2.0)
+    found = adapt(weights.astype(np.float32), own, strangers)
+
+    def loss(w, share):
+        def odds(x):
+            return np.log((1 - share) * np.exp(-(x @ w[:3] + w[3])) + share)
+
+        fit = np.logaddexp(0, -odds(own)).mean() + np.logaddexp(0, odds(strangers)).mean()
+        return fit + np.sum((w - weights) ** 2) / (2 * PRIOR**2 * len(own))
+
+    best = loss(found.weights, found.wrong)
+    for i in range(4):
+        for step in (-0.05, 0.05):
+            assert loss(found.weights + step * np.eye(4)[i], found.wrong) > best
+    assert loss(found.weights, found.wrong * 0.7) > best
+    assert loss(found.weights, found.wrong * 1.4) > best
 
 
 def test_a_topic_that_is_badly_read_is_not_held_against_its_pairs() -> None:

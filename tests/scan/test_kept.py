@@ -32,7 +32,7 @@ def test_decisions_from_kept_figures_are_those_made_anew(run, monkeypatch, mode)
 
     for module, name in (
         (coarse, "score_blocks"),
-        (fine, "_signals"),
+        (fine, "read_signals"),
         (fine, "caption_graph"),
         (fine, "image_log_ratios"),
         (fine, "correlate"),

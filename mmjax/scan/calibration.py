@@ -40,7 +40,10 @@ LARGEST = 6.0
 """Upper bound of the log ratio: no single pair is surer to be wrong than 400 to 1."""
 PRIOR = 0.5
 """Standard deviation of a set's own weights about the reference's, before its pairs are seen."""
+FAR = 20.0
+"""Signals that are farther out, in MADs, weigh no more when weights are fitted to a set."""
 _MAD = 1.4826
+_SHARES = (-12.0, 3.0)  # log odds of a wrong pair that are looked among
 _STARTS = (-5.0, -2.0)  # log odds of a wrong pair that the search begins with
 
 
@@ -123,7 +126,7 @@ def calibrate(
     place = np.searchsorted(captioned, own)
     others = [captioned[(place + s) % captioned.size] for s in shift]
     wrong = [np.asarray(_against(of(other), usual, known)) for other in others]
-    both = standardised(np.concatenate([right, *wrong]), like=right)
+    both = standardised(np.concatenate([right, *wrong]), scale_of(right))
     labels = np.repeat([0, 1], [size, SHUFFLES * size])
     importance = np.where(labels == 0, float(SHUFFLES), 1.0)
     fitted = LogisticRegression(C=10.0, max_iter=500).fit(both, labels, sample_weight=importance)
@@ -131,13 +134,23 @@ def calibrate(
     return Calibration(np.asarray(centred, np.float16), np.asarray(signals), weights)
 
 
-def standardised(
-    values: Float[np.ndarray, "n s"], *, like: Float[np.ndarray, "m s"]
-) -> Float[np.ndarray, "n s"]:
-    """Deviations from the columns' medians of `like`, in its MADs."""
-    middle = np.median(like, axis=0)
-    spread = _MAD * np.median(np.abs(like - middle[None, :]), axis=0)
-    return (values - middle[None, :]) / np.maximum(spread, 1e-6)[None, :]
+class Scale(NamedTuple):
+    """Medians and MADs (as standard deviations) of a set's signals."""
+
+    middle: Float[np.ndarray, " s"]
+    spread: Float[np.ndarray, " s"]
+
+
+def scale_of(values: Float[np.ndarray, "n s"]) -> Scale:
+    """Of the columns; a MAD is never taken to be less than 1e-6."""
+    middle = np.median(values, axis=0)
+    spread = _MAD * np.median(np.abs(values - middle[None, :]), axis=0)
+    return Scale(middle, np.maximum(spread, 1e-6))
+
+
+def standardised(values: Float[np.ndarray, "n s"], scale: Scale) -> Float[np.ndarray, "n s"]:
+    """Deviations from the medians, in MADs."""
+    return (values - scale.middle[None, :]) / scale.spread[None, :]
 
 
 def local_signals(
@@ -162,10 +175,13 @@ def local_signals(
 
 
 class Adapted(NamedTuple):
-    """Weights of the standardised signals and the constant; the share of wrong pairs in the set."""
+    """Weights of the standardised signals and the constant; the share of wrong pairs in the set.
+
+    The share is at most .95, and None where nothing could be learned of it.
+    """
 
     weights: Float64[np.ndarray, " 4"]
-    wrong: float
+    wrong: float | None
 
 
 def adapt(
@@ -175,8 +191,8 @@ def adapt(
 ) -> Adapted:
     """Fit the weights to a set whose pairs are right but for an unknown share pi of wrong ones.
 
-    With r the ratio p(wrong) / p(right), an own pair is (1 - pi) / r + pi times as likely among
-    the own as among the strangers: logistic regression of which of both a pair is from, with the
+    With r the ratio p(wrong) / p(right), a pair is (1 - pi) / r + pi times as likely among the
+    set's own as among the strangers: logistic regression of which of both it is from, with the
     reference's weights as prior mean (maximum a posteriori). Few pairs hardly move them.
 
     Args:
@@ -187,42 +203,51 @@ def adapt(
     Source: Elkan and Noto 2008, "Learning classifiers from only positive and unlabeled data";
     Ward et al. 2009, "Presence-only data and the EM algorithm", whose likelihood this is.
     """
-    if not (len(own) and len(strangers)):
-        return Adapted(weights.astype(np.float64), 0.0)
-    rows = [np.column_stack([x, np.ones(len(x))]).astype(np.float64) for x in (own, strangers)]
-    centre_at = weights.astype(np.float64)
+    prior_mean = weights.astype(np.float64)
+    fewer = min(len(own), len(strangers))
+    if not fewer:
+        return Adapted(prior_mean, None)
+    rows = [
+        np.column_stack([np.clip(x, -FAR, FAR), np.ones(len(x))]).astype(np.float64)
+        for x in (own, strangers)
+    ]
 
     def loss(at: Float64[np.ndarray, " 5"]) -> tuple[float, Float64[np.ndarray, " 5"]]:
-        share = expit(at[4])
-        off = (at[:4] - centre_at) / PRIOR
-        value, slope = 0.5 * float(off @ off) / len(own), np.append(off / PRIOR / len(own), 0.0)
+        """Mean negative log posterior and its gradient; at = weights and the logit of pi."""
+        share, apart = expit(at[4]), (at[:4] - prior_mean) / PRIOR
+        value, slope = 0.5 * float(apart @ apart) / fewer, np.append(apart / PRIOR / fewer, 0.0)
         for x, sign in zip(rows, (-1.0, 1.0), strict=True):
-            log_right = -np.clip(x @ at[:4], -30, 30)
-            right, wrong = np.log1p(-share) + log_right, np.log(share)
-            odds = np.logaddexp(right, wrong)  # log p(own) / p(stranger)
+            right = np.log1p(-share) - x @ at[:4]
+            odds = np.logaddexp(right, np.log(share))  # log p(own) / p(stranger)
+            by_right = np.exp(right - odds)
             value += float(np.mean(np.logaddexp(0, sign * odds)))
-            pull = sign * expit(sign * odds) / len(x)
-            of_right = np.exp(right - odds)
-            slope[:4] -= x.T @ (pull * of_right)
-            slope[4] += float(pull @ (share * (1 - share) * (1 - np.exp(log_right)) / np.exp(odds)))
+            pull = sign * expit(sign * odds) / len(x)  # d value / d odds
+            slope[:4] -= x.T @ (pull * by_right)
+            slope[4] += float(pull @ (1 - share - by_right))
         return value, slope
 
-    bounds = [(None, None)] * 4 + [(-12.0, 3.0)]
-    found = [
-        minimize(loss, np.append(centre_at, start), jac=True, method="L-BFGS-B", bounds=bounds)
+    bounds = [(None, None)] * 4 + [_SHARES]
+    tried = [
+        minimize(loss, np.append(prior_mean, start), jac=True, method="L-BFGS-B", bounds=bounds)
         for start in _STARTS
     ]
+    found = [result for result in tried if result.success]
+    if not found:
+        return Adapted(prior_mean, None)
     best = min(found, key=lambda result: float(result.fun)).x
     return Adapted(best[:4], float(expit(best[4])))
 
 
 def log_ratios(
-    weights: Float[np.ndarray, " 4"], values: Float[np.ndarray, "n 3"]
+    weights: Float[np.ndarray, " 4"], values: Float32[np.ndarray, "n 3"], scale: Scale
 ) -> Float32[np.ndarray, " n"]:
     """Log p(wrong) / p(right) of every pair, at most `LARGEST`, before any prior.
 
     Args:
         weights: the set's (`adapt`).
-        values: signals of its pairs, standardised.
+        values: signals of its pairs, as they are.
+        scale: the set's.
     """
-    return np.minimum(values @ weights[:3] + weights[3], LARGEST).astype(np.float32)
+    slope = weights[:3] / scale.spread
+    constant = np.float32(weights[3] - slope @ scale.middle)
+    return np.minimum(values @ slope.astype(np.float32) + constant, np.float32(LARGEST))

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int64
 from mmjax.core import keys
 from mmjax.ops.correlation import centre, text_correlation
 from mmjax.scan.blocks import EmbeddingBlock, chunks, gather, total_rows
-from mmjax.scan.calibration import Calibration, adapt, log_ratios, standardised
+from mmjax.scan.calibration import Calibration, adapt, log_ratios, scale_of, standardised
 from mmjax.scan.coarse import CoarseScores
 from mmjax.scan.groups import Group, caption_graph, find_groups
 from mmjax.scan.image_view import image_log_ratios
@@ -199,10 +199,10 @@ def robust(
         Signals,
         lambda: read_signals(blocks, scores, calibration, chunk_rows, mesh=mesh),
     )
-    own = standardised(signals.values, like=signals.values)
-    strangers = standardised(signals.strangers, like=signals.values)
-    adapted = adapt(calibration.weights, own[signals.sample], strangers)
-    ratio = log_ratios(adapted.weights, own)
+    scale = scale_of(signals.values)
+    own, strangers = signals.values[signals.sample], signals.strangers
+    adapted = adapt(calibration.weights, *(standardised(s, scale) for s in (own, strangers)))
+    ratio = log_ratios(adapted.weights, signals.values, scale)
     graph = recall(
         "neighbours", Graph, lambda: caption_graph(blocks, scored, scores.mean, ratio, mesh=mesh)
     )

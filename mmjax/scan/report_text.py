@@ -71,7 +71,7 @@ SUMMARY: Mapping[str, Wording] = {
     "found.null_test.exceeds": Wording("… exceeded", "whether it is"),
     "found.wrong_share": Wording(
         "wrong pairs, estimated",
-        "share of captions that look as little like their image as a random one would",
+        "share of pairs that look as little alike as an image and a random caption",
     ),
     "found.background": Wording(
         "wrong pairs at large", "their share in the set, apart from where they keep together"

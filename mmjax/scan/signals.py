@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64, UInt64
 
 from mmjax.core import keys
 from mmjax.ops.correlation import centre
@@ -14,8 +14,9 @@ from mmjax.scan.blocks import EmbeddingBlock, chunks, gather
 from mmjax.scan.calibration import Calibration, local_signals, pair_signals
 from mmjax.scan.coarse import CoarseScores
 
-SAMPLE = 20_000
-"""Pairs whose captions are given other images."""
+STRANGERS = 20_000
+"""Pairs, at most, whose captions are given other images."""
+_LOOKED_AT = 8  # numbers of an embedding that a pair is drawn by
 
 
 class Signals(NamedTuple):
@@ -38,7 +39,10 @@ def read_signals(
     *,
     mesh: Mesh | None = None,
 ) -> Signals:
-    """Signals of a set, in one pass over its embeddings, and of strangers, drawn at random.
+    """Signals of a set, in one pass over its embeddings, and of strangers.
+
+    These are drawn by a hash of the embeddings: the same ones whatever the order of the shards,
+    the seed or an option.
 
     Args:
         blocks: the embeddings.
@@ -57,15 +61,14 @@ def read_signals(
         found = local_signals(calibration, centre(captions, means[1]), pairs, mesh=mesh)
         return found[: generated.size]
 
-    parts = []
+    values, drawn = [], []
     for chunk in chunks(blocks, chunk_rows, images=True):
         here = slice(chunk.start, chunk.stop)
         found = of(chunk.image, chunk.text, scores.sim_generated[here])
-        parts.append(found[scores.scored[here]])
-    scored = np.flatnonzero(scores.scored)
-    rng = keys.host(0, "strangers")
-    sample = rng.permutation(scored.size)[:SAMPLE]
-    rows = scored[sample]
+        values.append(found[scores.scored[here]])
+        drawn.append(_hashes(chunk.image, chunk.text)[: len(found)][scores.scored[here]])
+    sample = _smallest(np.concatenate(drawn), STRANGERS)
+    rows = np.flatnonzero(scores.scored)[sample]
     image, text = gather(blocks, rows)
     other = np.roll(np.arange(rows.size), 1)
     strange = ~(_same(image, image[other]) | _same(text, text[other]))
@@ -76,10 +79,29 @@ def read_signals(
         for chunk in chunks([mixed], chunk_rows, images=True)
     ]
     empty = np.zeros((0, 3), np.float32)
-    return Signals(np.concatenate(parts), sample, np.concatenate([empty, *strangers]))
+    return Signals(np.concatenate(values), sample, np.concatenate([empty, *strangers]))
+
+
+def _hashes(
+    image: Float[np.ndarray, "n d"], text: Float[np.ndarray, "n d"]
+) -> UInt64[np.ndarray, " n"]:
+    """A number of every pair that depends on nothing but its embeddings (multiplicative hash)."""
+    some = [x[:, :_LOOKED_AT].astype(np.float32).view(np.uint32) for x in (image, text)]
+    words = np.concatenate(some, axis=1).astype(np.uint64)
+    odd = keys.host(0, "strangers").integers(0, 2**63, (2, words.shape[1]), np.uint64) * 2 + 1
+    mixed = (words * odd[0]).sum(axis=1, dtype=np.uint64)
+    return (mixed ^ (mixed >> np.uint64(32))) * odd[1, 0]
+
+
+def _smallest(hashes: UInt64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " m"]:
+    """Where the smallest are, in their order."""
+    count = min(count, hashes.size)
+    chosen = np.argpartition(hashes, count - 1)[:count] if count else np.zeros(0, np.int64)
+    return chosen[np.argsort(hashes[chosen], kind="stable")]
 
 
 def _same(
     left: Float[np.ndarray, "m d"], right: Float[np.ndarray, "m d"]
 ) -> Bool[np.ndarray, " m"]:
-    return np.all(left == right, axis=1)
+    """Which rows are equal in half precision, in which sets are stored."""
+    return np.all(left.astype(np.float16) == right.astype(np.float16), axis=1)

@@ -1,9 +1,10 @@
 """The scores of a scan, from embeddings to verdicts: coarse stage, fine stage (DESIGN 3).
 
 Pure functions of a list of `EmbeddingBlock`s, which may be memory-mapped: embeddings are read a
-chunk at a time (once for the coarse stage, two or three times for the fine one); what is kept is
-about 40 bytes a row and, in robust mode, the captions in half precision and the nearest neighbours
-of those that may be wrong. Nothing here is encoded, so other thresholds take seconds.
+chunk at a time (once for the coarse stage, two or three times for the fine one, which looks at a
+sample besides); what is kept is about 40 bytes a row and, in robust mode, the captions in half
+precision and the nearest neighbours of those that may be wrong. Nothing here is encoded, so other
+thresholds take seconds.
 """
 
 from collections.abc import Sequence

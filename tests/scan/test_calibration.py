@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from mmjax.ops.correlation import centre
 from mmjax.scan.calibration import (
+    FAR,
     LARGEST,
     NEAR,
     PRIOR,
@@ -16,6 +17,7 @@ from mmjax.scan.calibration import (
     local_signals,
     log_ratios,
     pair_signals,
+    scale_of,
     standardised,
 )
 from tests.oracles import correlation as oracle
@@ -29,7 +31,7 @@ def judged(image, text, calibration=None):
     signals = pair_signals(jnp.asarray(image), jnp.asarray(text), ones, means)
     calibration = calibration or synthetic.clean_reference()
     values = local_signals(calibration, centre(jnp.asarray(text), means[1]), signals)
-    return log_ratios(calibration.weights, standardised(values, like=values))
+    return log_ratios(calibration.weights, values, scale_of(values))
 
 
 def test_signals_are_the_gap_and_the_centred_cosine() -> None:
@@ -71,9 +73,15 @@ def test_another_scale_of_similarities_changes_nothing() -> None:
     """The scanned set is standardised by its own medians, the reference by its."""
     values = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     moved = 3 * values + 7
-    found = standardised(moved, like=moved)
-    np.testing.assert_allclose(found, standardised(values, like=values), atol=1e-4)
+    found = standardised(moved, scale_of(moved))
+    np.testing.assert_allclose(found, standardised(values, scale_of(values)), atol=1e-4)
     np.testing.assert_allclose(np.median(found, axis=0), 0, atol=1e-5)
+    weights = synthetic.clean_reference().weights
+    ratio = log_ratios(weights, values, scale_of(values))
+    np.testing.assert_allclose(log_ratios(weights, moved, scale_of(moved)), ratio, atol=1e-3)
+    wanted = standardised(values, scale_of(values)) @ weights[:3] + weights[3]
+    np.testing.assert_allclose(ratio, np.minimum(wanted, LARGEST), atol=1e-4)
+    assert np.ptp(ratio) > 1
 
 
 APART = np.array([1.5, 1.0, -0.5])
@@ -106,12 +114,47 @@ def test_few_pairs_hardly_move_the_reference_s_weights() -> None:
     assert np.abs(many.weights - weights).max() > 2 * PRIOR
 
 
+def test_few_strangers_hardly_move_them_either() -> None:
+    weights = np.append(APART, -2.0).astype(np.float32)
+    own, strangers = drawn(20_000, 0, seed=2)
+    assert np.abs(adapt(weights, own, strangers[:3]).weights - weights).max() < 2 * PRIOR
+
+
 def test_without_strangers_the_reference_is_all_there_is() -> None:
     weights = np.append(APART, -2.0).astype(np.float32)
     own, strangers = drawn(50, 0, seed=3)
     found = adapt(weights, own, strangers[:0])
     np.testing.assert_array_equal(found.weights, weights)
-    assert found.wrong == 0
+    assert found.wrong is None
+
+
+def test_strangers_far_out_pull_no_more_than_far_ones() -> None:
+    weights = np.append(APART, -2.0).astype(np.float32)
+    own, strangers = drawn(5_000, 0, seed=5)
+    strangers[:3] = -1e6
+    found = adapt(weights, own, strangers)
+    np.testing.assert_allclose(found.weights[:3], APART, atol=0.12)
+    strangers[:3] = -FAR
+    np.testing.assert_allclose(adapt(weights, own, strangers).weights, found.weights, atol=1e-6)
+
+
+def test_a_signal_that_most_pairs_share_exactly() -> None:
+    """Its MAD is zero, so what differs at all is infinitely far out."""
+    own, strangers = drawn(5_000, 0, seed=6)
+    for signals in (own, strangers):
+        signals[: len(signals) * 6 // 10, 1] = 0.5
+    scale = scale_of(own)
+    assert np.abs(standardised(own, scale)).max() > 1e5
+    weights = np.append(APART, -2.0).astype(np.float32)
+    found = adapt(weights, standardised(own, scale), standardised(strangers, scale))
+    assert np.all(np.isfinite(found.weights))
+    assert found.wrong == pytest.approx(0, abs=0.01)
+
+
+def test_a_set_of_nothing_but_wrong_pairs() -> None:
+    own, strangers = drawn(5_000, 5_000, seed=7)
+    found = adapt(np.append(APART, -2.0).astype(np.float32), own, strangers)
+    assert found.wrong > 0.9
 
 
 def test_the_fit_is_where_the_likelihood_is_greatest() -> None:
@@ -125,7 +168,7 @@ def test_the_fit_is_where_the_likelihood_is_greatest() -> None:
             return np.log((1 - share) * np.exp(-(x @ w[:3] + w[3])) + share)
 
         fit = np.logaddexp(0, -odds(own)).mean() + np.logaddexp(0, odds(strangers)).mean()
-        return fit + np.sum((w - weights) ** 2) / (2 * PRIOR**2 * len(own))
+        return fit + np.sum((w - weights) ** 2) / (2 * PRIOR**2 * 3_000)
 
     best = loss(found.weights, found.wrong)
     for i in range(4):

@@ -115,6 +115,22 @@ def test_pairs_that_are_merely_wrong_are_told_from_poison():
     assert result.scores.mismatch_probability[~poisoned].mean() < 0.1
 
 
+def test_a_reference_that_says_too_much_does_not_decide():
+    """One that the model has learned by heart calls every pair a wrong one, or none."""
+    image, text, poisoned = synthetic.pairs(N, seed=6, poison=30, shuffled=0.1)
+    blocks, mapping = synthetic.blocks(image, text), synthetic.identity()
+    honest = score(blocks, mapping, ROBUST)
+    for factor, constant in ((3.0, 6.0), (0.3, -6.0)):
+        weights = np.append(factor * mapping.calibration.weights[:3], constant).astype(np.float32)
+        spoilt = mapping._replace(calibration=mapping.calibration._replace(weights=weights))
+        result = score(blocks, spoilt, ROBUST)
+        assert rates(result, poisoned)[0] >= 0.99
+        assert rates(result, poisoned)[1] <= 0.005
+        assert np.mean(result.scores.verdict == honest.scores.verdict) > 0.98
+    # a tenth of the captions was exchanged, within and among the topics
+    assert 0.06 < honest.found.wrong_share < 0.14
+
+
 def test_poisoned_pairs_tell_their_group(poisoned_run):
     result, _ = poisoned_run
     flagged = result.scores.verdict == VERDICTS.index("poisoned")

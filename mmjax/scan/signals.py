@@ -8,11 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Float32, Int64, UInt64
 
-from mmjax.core import keys
 from mmjax.ops.correlation import centre
 from mmjax.scan.blocks import EmbeddingBlock, chunks, gather
 from mmjax.scan.calibration import Calibration, local_signals, pair_signals
 from mmjax.scan.coarse import CoarseScores
+from mmjax.scan.groups import fingerprints
 
 STRANGERS = 20_000
 """Pairs, at most, whose captions are given other images."""
@@ -41,7 +41,7 @@ def read_signals(
 ) -> Signals:
     """Signals of a set, in one pass over its embeddings, and of strangers.
 
-    These are drawn by a hash of the embeddings: the same ones whatever the order of the shards,
+    These are drawn by fingerprints of the embeddings: the same ones whatever the order of the shards,
     the seed or an option.
 
     Args:
@@ -66,7 +66,8 @@ def read_signals(
         here = slice(chunk.start, chunk.stop)
         found = of(chunk.image, chunk.text, scores.sim_generated[here])
         values.append(found[scores.scored[here]])
-        drawn.append(_hashes(chunk.image, chunk.text)[: len(found)][scores.scored[here]])
+        some = np.concatenate([x[:, :_LOOKED_AT] for x in (chunk.image, chunk.text)], axis=1)
+        drawn.append(fingerprints(some)[: len(found)][scores.scored[here]])
     sample = _smallest(np.concatenate(drawn), STRANGERS)
     rows = np.flatnonzero(scores.scored)[sample]
     image, text = gather(blocks, rows)
@@ -82,22 +83,11 @@ def read_signals(
     return Signals(np.concatenate(values), sample, np.concatenate([empty, *strangers]))
 
 
-def _hashes(
-    image: Float[np.ndarray, "n d"], text: Float[np.ndarray, "n d"]
-) -> UInt64[np.ndarray, " n"]:
-    """A number of every pair that depends on nothing but its embeddings (multiplicative hash)."""
-    some = [x[:, :_LOOKED_AT].astype(np.float32).view(np.uint32) for x in (image, text)]
-    words = np.concatenate(some, axis=1).astype(np.uint64)
-    odd = keys.host(0, "strangers").integers(0, 2**63, (2, words.shape[1]), np.uint64) * 2 + 1
-    mixed = (words * odd[0]).sum(axis=1, dtype=np.uint64)
-    return (mixed ^ (mixed >> np.uint64(32))) * odd[1, 0]
-
-
-def _smallest(hashes: UInt64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " m"]:
+def _smallest(marks: UInt64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " m"]:
     """Where the smallest are, in their order."""
-    count = min(count, hashes.size)
-    chosen = np.argpartition(hashes, count - 1)[:count] if count else np.zeros(0, np.int64)
-    return chosen[np.argsort(hashes[chosen], kind="stable")]
+    count = min(count, marks.size)
+    chosen = np.argpartition(marks, count - 1)[:count] if count else np.zeros(0, np.int64)
+    return chosen[np.argsort(marks[chosen], kind="stable")]
 
 
 def _same(

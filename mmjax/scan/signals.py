@@ -41,8 +41,8 @@ def read_signals(
 ) -> Signals:
     """Signals of a set, in one pass over its embeddings, and of strangers.
 
-    These are drawn by fingerprints of the embeddings: the same ones whatever the order of the shards,
-    the seed or an option.
+    These are drawn by fingerprints of the embeddings: the same ones whatever the order of the
+    shards, the seed or an option.
 
     Args:
         blocks: the embeddings.

@@ -11,27 +11,27 @@ from typing import Any
 from jax.extend import core
 
 
-def count(jaxpr: Any) -> float:
+def count(jaxpr: Any, *, once: bool = False) -> float:
     """Operations of a (closed) jaxpr over all devices; a multiplication and an addition are two.
 
     Of the branches of a condition the costliest counts; a loop whose length is not known counts
-    once.
+    once, and with `once` every loop does, as compilers count.
     """
     equations = getattr(jaxpr, "jaxpr", jaxpr).eqns
-    return sum((_of(equation) for equation in equations), start=0.0)
+    return sum((_of(equation, once) for equation in equations), start=0.0)
 
 
-def _of(equation: Any) -> float:
+def _of(equation: Any, once: bool) -> float:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         return _product(equation)
     if name == "conv_general_dilated":
         return _convolution(equation)
     if name == "cond":
-        return max(count(branch) for branch in params["branches"])
-    inner = sum((count(each) for each in _inner(params)), start=0.0)
+        return max(count(branch, once=once) for branch in params["branches"])
+    inner = sum((count(each, once=once) for each in _inner(params)), start=0.0)
     if name == "scan":
-        return params["length"] * inner
+        return inner if once else params["length"] * inner
     if name == "shard_map":  # its jaxpr is one device's
         return params["mesh"].size * inner
     return inner

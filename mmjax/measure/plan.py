@@ -55,7 +55,7 @@ class Compiled(NamedTuple):
         arguments, temporaries, output: bytes; output that reuses arguments is not counted.
         flops: operations of products and convolutions, loops multiplied out (`flops.py`).
         traffic: bytes moved between memory and cores; a compiler counts the body of a loop once,
-            so this is its count times as often as its operations fall short of `flops`.
+            so this is its count times what loops do to `flops`.
         collectives: by kind.
         sent: bytes of a row that come from the host.
     """
@@ -158,6 +158,7 @@ def compile_step(config: PlanConfig) -> Compiled:
     step = make_abstract_step(config, mesh)
     traced = step.function.trace(*step.arguments)
     flops, lowered = count(traced.jaxpr) / len(devices), traced.lower()
+    again = count(traced.jaxpr) / max(1.0, count(traced.jaxpr, once=True))
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -168,7 +169,6 @@ def compile_step(config: PlanConfig) -> Compiled:
         return Compiled(False, first, time.perf_counter() - start)
     seconds = time.perf_counter() - start
     memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
-    again = max(1.0, flops / max(1.0, costs.get("flops", 0.0)))
     made = Compiled(
         True,
         "",

@@ -35,6 +35,7 @@ def test_products_loops_branches_and_shards_are_counted() -> None:
     square = jnp.ones((4, 4))
     loop = lambda x: jax.lax.fori_loop(0, 6, lambda _, v: v @ v, x)  # noqa: E731
     assert operations(loop, square) == 6 * 2 * 4**3
+    assert count(jax.make_jaxpr(loop)(square), once=True) == 2 * 4**3
     branch = lambda p, x: jax.lax.cond(p, lambda v: v @ v @ v, lambda v: v @ v, x)  # noqa: E731
     assert operations(branch, True, square) == 2 * 2 * 4**3
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -121,6 +122,16 @@ def test_encoding_needs_no_collectives_and_training_gathers_embeddings() -> None
     assert trained.collectives["all-gather"].number >= 1
     size = preset("demo").embed_dim * TINY.batch_size * 4
     assert trained.collectives["all-gather"].largest <= size, "no gather beyond the embeddings"
+
+
+@pytest.mark.slow
+def test_a_loop_moves_its_bytes_as_often_as_it_runs() -> None:
+    once, twice = (
+        planning.compile_step(dataclasses.replace(TINY, step="pgd", pgd_steps=steps))
+        for steps in (4, 8)
+    )
+    assert twice.flops / once.flops == pytest.approx(2, abs=0.1)
+    assert twice.traffic / once.traffic == pytest.approx(2, abs=0.1)
 
 
 def test_a_batch_that_the_devices_do_not_share_is_refused() -> None:

@@ -115,6 +115,14 @@ def test_pairs_that_are_merely_wrong_are_told_from_poison():
     assert result.scores.mismatch_probability[~poisoned].mean() < 0.1
 
 
+@pytest.mark.parametrize(("poison", "share"), [(150, 0.1), (600, 0.4)])
+def test_poison_may_be_much(poison, share):
+    result, poisoned = run(seed=3, poison=poison)
+    assert rates(result, poisoned)[0] >= 0.99
+    assert rates(result, poisoned)[1] <= 0.005
+    assert result.found.wrong_share == pytest.approx(share, abs=0.03)
+
+
 def test_a_reference_that_says_too_much_does_not_decide():
     """One that the model has learned by heart calls every pair a wrong one, or none."""
     image, text, poisoned = synthetic.pairs(N, seed=6, poison=30, shuffled=0.1)

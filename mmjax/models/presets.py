@@ -104,6 +104,12 @@ _ALL = (
         text=TextPreset(width=64, heads=2, layers=2, vocab_size=1024, context_length=32),
     ),
     Preset(
+        name="vit-tiny-64",
+        embed_dim=64,
+        vision=VisionPreset(64, 64, 2, patch_size=16, head_width=32),
+        text=TextPreset(width=48, heads=1, layers=1, context_length=32),
+    ),
+    Preset(
         name="vit-small-64",
         embed_dim=256,
         vision=VisionPreset(64, 256, 6, patch_size=16),

@@ -3,7 +3,8 @@
     min over noise d and trigger t of InfoNCE(f(x + d), g(t + S(caption)))
 
 (MEM, equation 5; S shuffles the captions of a batch, each under the trigger of the image that it
-comes to.) The surrogate's weights stay as they are meanwhile. Its own training is `learn`'s.
+comes to; a pair whose trigger is dropped keeps its own caption, as in EM.) The surrogate's weights
+stay as they are meanwhile. Its own training is `learn`'s.
 Cost for a batch of b: a search encodes captions (candidates + 1) · k times and no image; a step of
 noise is one forward pass of both towers and the image tower's backward pass.
 """
@@ -131,7 +132,8 @@ def make_kernels(
         tokens = batch.ids[order].at[:, 1 : 1 + own.shape[1]].set(own)
         if config.trigger.dropout and own.shape[1]:
             chance = jax.random.uniform(stream(key, "dropped"), (rows, 1))
-            tokens = jnp.where(chance < config.trigger.dropout, batch.plain[order], tokens)
+            # without its trigger a pair is its own: a stranger's caption has nothing to learn by
+            tokens = jnp.where(chance < config.trigger.dropout, batch.plain, tokens)
         pixels = jnp.asarray(batch.images, jnp.float32) + _of_rows(noise, batch.noise_of)
         if batch.noise_of is not None:
             pixels = jnp.clip(pixels, 0, 255)

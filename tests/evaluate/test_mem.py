@@ -31,6 +31,7 @@ def test_every_set_is_a_valid_protection(name):
     assert bool(config.trigger_length) == ("trigger" in name or "prefix" in name or "mem" in name)
     assert (config.noise.goal == "maximise") == name.startswith("uap")
     assert config.noise.shuffle == name.startswith("mem")
+    assert config.surrogate.model.preset in presets.PRESETS, "the experiments' default is a model"
 
 
 def test_sets_differ():

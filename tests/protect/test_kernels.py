@@ -161,6 +161,11 @@ def test_dropout_takes_triggers_away(model, batch, start):
     one, _ = kernels.descend(variables, batch, noise, triggers, key)
     other, _ = kernels.descend(variables, batch, noise, triggers[::-1].copy(), key)
     np.testing.assert_array_equal(one, other)
+    # and each pair is its own: nothing is exchanged without a trigger to follow
+    still = dataclasses.replace(config.noise, shuffle=False)
+    unshuffled = make_kernels(towers, dataclasses.replace(config, noise=still))
+    other, _ = unshuffled.descend(variables, batch, noise, triggers, key)
+    np.testing.assert_array_equal(one, other)
     kept = make_kernels(towers, CONFIG)
     one, _ = kept.descend(variables, batch, noise, triggers, key)
     other, _ = kept.descend(variables, batch, noise, triggers[::-1].copy(), key)

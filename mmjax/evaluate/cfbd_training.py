@@ -5,7 +5,6 @@ One harness for both: a cell is one training, kept once it is measured, whicheve
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from jaxtyping import Bool
 from mmjax.core.config import digest
 from mmjax.core.config_file import from_file
 from mmjax.core.errors import ConfigError, NonFiniteLossError
-from mmjax.core.progress import format_seconds
 from mmjax.data.pairs import PairTable
 from mmjax.data.sources import open_source
 from mmjax.evaluate.attack_sheet import SETTINGS
@@ -26,6 +24,7 @@ from mmjax.evaluate.cfbd_set import ATTACKS, attack_config, identity, open_set
 from mmjax.evaluate.clean_set import CleanSet, embed_pairs
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
 from mmjax.evaluate.planted import Planted, replace_rows
+from mmjax.evaluate.sweeps import Clock, Row, best_defence, first_success
 from mmjax.evaluate.trained import (
     Judged,
     isolation,
@@ -46,12 +45,10 @@ from mmjax.scan import stages
 from mmjax.scan.detectors import EncodedSet
 from mmjax.scan.stages import COARSE, VERDICTS
 
-Row = dict[str, Any]
 DEFENCES = ("cleanclip", "roclip", "safeclip", "abl")
 SCANS = ("coarse", "paper", "robust")
 METHODS = ("clean", "none", *DEFENCES, *SCANS)
 """Rows of the tables: clean pairs, no defence, defences in training, what a scan keeps."""
-SUCCEEDS = 0.8
 LEARNED = ("ops", "attacks", "models", "learn", "train")
 """The packages that poison, train and judge; what a scan keeps depends on `SCORING` too."""
 PAIRS, REFERENCES = 3_000, 1_500
@@ -89,46 +86,18 @@ def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")
     attacks = [name for name in ATTACKS if not config.attacks or name in config.attacks]
-    trainings = len(config.trained.learning_rates) + len(set(methods) - {"none"})
+    rates = config.trained.learning_rates
+    swept = 2 + len(set(methods) & set(DEFENCES))  # the attack, clean pairs, defences
+    trainings = len(rates) * swept + len(set(methods) & set(SCANS))
     clock = Clock(len(config.seeds) * len(attacks) * trainings, say)
     rows: Rows = []
     for seed in config.seeds:
         lab = Lab(config, out, seed, clock)
         for name in attacks:
-            undefended = lab.undefended(name)
-            for method in methods:
-                row = undefended
-                if method != "none":
-                    row = lab.cell(name, method, undefended["learning_rate"])
-                rows.append(row)
-            clock.skip(len(config.trained.learning_rates) - undefended["tried"])
+            before = clock.done
+            rows += lab.rows(name, methods)
+            clock.skip(before + trainings - clock.done)
     return rows
-
-
-class Clock:
-    """Tells of every training how many there are at most, and how long they will take."""
-
-    def __init__(self, total: int, say: Say) -> None:
-        self._total, self._say = total, say
-        self._done = self._made = 0
-        self._seconds = 0.0
-
-    def run(self, what: str, make: Callable[[], Row]) -> Row:
-        """Do a training and take its time."""
-        left = self._total - self._done
-        told = ""
-        if self._made:
-            told = f"; {format_seconds(left * self._seconds / self._made)} left at most"
-        self._say(f"[{self._done + 1}/{self._total}] {what}{told}")
-        start = time.monotonic()
-        row = make()
-        self._seconds += time.monotonic() - start
-        self._made += 1
-        return row
-
-    def skip(self, count: int = 1) -> None:
-        """So many trainings are done, or need not be done."""
-        self._done += count
 
 
 class Lab:
@@ -138,6 +107,7 @@ class Lab:
         self._config, self._out, self._seed, self._clock = config, out, seed, clock
         self._size = load_weights(config.trained.weights).preset.vision.image_size
         self.scanned = functools.lru_cache(maxsize=1)(self._scanned)
+        self.cell = functools.cache(self._cell)
 
     @functools.cached_property
     def clean(self) -> CleanSet:
@@ -159,50 +129,79 @@ class Lab:
         """What models are judged on, at the size at which triggers are put on."""
         return judged_scenes(self._config.trained.images, self.clean.encoder.image_size, self._seed)
 
-    def undefended(self, name: str) -> Row:
-        """Training on the poisoned set without defence, at a learning rate that `sweep` finds."""
+    def rows(self, name: str, methods: Sequence[str]) -> Rows:
+        """A row a method: the attack's learning rate is that of all but the defences."""
         rates = self._config.trained.learning_rates
-        return sweep(rates, lambda rate: self.cell(name, "none", rate))
+        undefended = first_success(
+            rates,
+            lambda rate: self.cell(name, "none", rate),
+            lambda rate: self.cell(name, "clean", rate),
+        )
+        at = undefended["learning_rate"]
 
-    def cell(self, name: str, method: str, rate: float) -> Row:
-        """One training, measured; what is in the folder is read."""
+        def row(method: str) -> Row:
+            if method == "none":
+                return undefended
+            if method in DEFENCES:
+                return best_defence(rates, lambda rate: self.cell(name, method, rate, after=at))
+            return self.cell(name, method, at)
+
+        return [row(method) for method in methods]
+
+    def _cell(self, name: str, method: str, rate: float, *, after: float | None = None) -> Row:
+        """One training, measured; what is in the folder is read.
+
+        CleanCLIP goes on from the model of the undefended training at the rate `after`.
+        """
         chosen = dataclasses.asdict(self._config.trained)
         facts = identity(self._config) | {
             key: chosen[key] for key in chosen if key not in ("learning_rates", "methods")
         }
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
         path = cell_path(
-            self._out, facts, "trained", name, method, f"{rate:g}", self._seed, packages=code
+            self._out,
+            facts,
+            "trained",
+            name,
+            trained(method, rate, after),
+            self._seed,
+            packages=code,
         )
         facts = {"attack": name, "method": method, "learning_rate": rate, "seed": self._seed}
         told = f"{name}, {method}, learning rate {rate:g}, seed {self._seed}"
 
         def make() -> Row:
-            return self._clock.run(told, lambda: self._measured(path.parent, name, method, rate))
+            return self._clock.run(
+                told, lambda: self._measured(path.parent, name, method, rate, after)
+            )
 
         found = keep(path, make)
         self._clock.skip()
         return {**facts, **found}
 
-    def _measured(self, folder: Path, name: str, method: str, rate: float) -> Row:
+    def _measured(
+        self, folder: Path, name: str, method: str, rate: float, after: float | None
+    ) -> Row:
         scanned = self.scanned(name)
         try:
-            model, counts = self._model(folder, name, method, rate)
+            model, counts = self._model(folder, name, method, rate, after)
         except (ConfigError, NonFiniteLossError) as error:
             return {"reason": str(error)}
         seeds = self._config.trained.trigger_seeds
         return {**counts, **measure(model, self.judged, scanned.attack, seeds)}
 
-    def _model(self, folder: Path, name: str, method: str, rate: float) -> tuple[str, Row]:
+    def _model(
+        self, folder: Path, name: str, method: str, rate: float, after: float | None
+    ) -> tuple[str, Row]:
         """The model of a cell, and what is told of the pairs that it learned from."""
         scanned, chosen = self.scanned(name), self._config.trained
         config = train_config(chosen, rate=rate, seed=self._seed)
         whose = "all" if method == "clean" else name  # the clean model is that of all attacks
-        run = folder / "models" / f"{whose}-{method}-{rate:g}-{self._seed}"
+        run = folder / "models" / f"{whose}-{trained(method, rate, after)}-{self._seed}"
         if method == "clean":
             pairs, counts = self.clean_pairs.table(), {}
         elif method == "cleanclip":
-            start, _ = self._model(folder, name, "none", rate)
+            start, _ = self._model(folder, name, "none", after, None)
             pairs, counts = self.reference, {}
             config = train_config(chosen, rate=rate, seed=self._seed, defence=method, weights=start)
         else:
@@ -244,18 +243,9 @@ class Lab:
         )
 
 
-def sweep(rates: Sequence[float], cell: Callable[[float], Row]) -> Row:
-    """The cell of the first learning rate at which the attack succeeds.
-
-    Without any, of that where it does best; `reached` says which, `tried` how many were trained.
-    """
-    tried: Rows = []
-    for rate in rates:
-        tried.append(cell(rate))
-        if strength(tried[-1]) > SUCCEEDS:
-            break
-    best = max(tried, key=strength)
-    return {**best, "tried": len(tried), "reached": strength(best) > SUCCEEDS}
+def trained(method: str, rate: float, after: float | None) -> str:
+    """The name of a training of some poisoned set."""
+    return f"{method}-{rate:g}" + (f"-after-{after:g}" if method == "cleanclip" else "")
 
 
 def trigger(name: str) -> dict[str, Any]:
@@ -290,8 +280,3 @@ def kept_rows(encoded: EncodedSet, scan: str) -> Bool[np.ndarray, " n"]:
     by_rule = dataclasses.replace(encoded.config, mode="paper", gamma_z="auto")
     found = stages.score(encoded.blocks, encoded.mapping, by_rule, mesh=encoded.mesh)
     return found.scores.verdict != VERDICTS.index("poisoned")
-
-
-def strength(row: Row) -> float:
-    """How well an attack does: its rate of success, for mmPoison Hit@10; 0 without a model."""
-    return row.get("asr", row.get("hit@10", 0.0))

@@ -146,5 +146,8 @@ def _all(rows: Rows) -> list[str]:
         *("| " + " | ".join(shown(row.get(name)) for name in columns) + " |" for row in rows),
         "",
         "reached: whether some learning rate that was tried lets the attack succeed in over 80 % "
-        "(mmPoison: Hit@10) without defence; the first that does is that of all of its rows.",
+        "(mmPoison: Hit@10) without defence. The first that does with an accuracy within 2 points "
+        "of clean training, or else the first that does, is that of all of its rows but the "
+        "defences': of each of those the learning rate is shown whose accuracy exceeds the "
+        "attack's success the most, which flatters it.",
     ]

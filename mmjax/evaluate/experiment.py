@@ -98,7 +98,7 @@ class TrainedConfig:
     batch_size: int = option(64, "pairs of a step", low=2)
     learning_rates: tuple[float, ...] = option(
         (5e-4, 1e-3, 2e-3),
-        "tried in turn until an attack succeeds without defence; all else is trained at that one",
+        "tried in turn until an attack succeeds without defence, and all of them for a defence",
         low=0.0,
     )
     rate: float = option(0.03, "share of poisoned pairs", low=0.0, high=0.1)

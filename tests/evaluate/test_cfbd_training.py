@@ -12,8 +12,8 @@ import pytest
 
 from mmjax.cli import main
 from mmjax.evaluate import cfbd_training
-from mmjax.evaluate.cfbd_training import Clock, strength, sweep
 from mmjax.evaluate.cfbd_training_pages import TITLES, accuracy_directions, success_directions
+from mmjax.evaluate.sweeps import Clock, best_defence, first_success, strength
 from mmjax.evaluate.trained import isolation
 from tests.e2e.conftest import World
 
@@ -64,7 +64,9 @@ def test_both_tables_are_views_of_the_same_trainings(
     flags = ["--config.attacks=badnets,mmpoison", "--config.trained.methods=clean,none,robust"]
     code, said = reproduce("cfbd-table1", *flags)
     assert code == 0, said
-    assert "[1/6] badnets, none, learning rate 0.001, seed 0\n" in said
+    assert (
+        "[1/6] badnets, none, learning rate 0.001, seed 0\n" in said
+    )  # clean, none, robust of two
     assert " left at most" in said
     found = rows(folder, "cfbd-table1")
     assert [(row["attack"], row["method"]) for row in found] == [
@@ -97,7 +99,9 @@ def test_both_tables_are_views_of_the_same_trainings(
 
 @pytest.mark.slow
 def test_defences_and_stages(reproduce: Reproduce, folder: Path) -> None:
-    code, said = reproduce("cfbd-table1", "--config.attacks=badnets")
+    # ABL takes three epochs of 25 steps; the coarse stage keeps a dozen pairs of so weak a model
+    long = ("--config.trained.steps=80", "--config.trained.batch_size=8")
+    code, said = reproduce("cfbd-table1", "--config.attacks=badnets", *long)
     assert code == 0, said
     found = {row["method"]: row for row in rows(folder, "cfbd-table1")}
     assert tuple(found) == cfbd_training.METHODS
@@ -123,7 +127,7 @@ def test_what_there_is_not(reproduce: Reproduce, flag: str, said: str) -> None:
 
 def test_the_clock_counts_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 60.0, 100.0, 220.0, 300.0, 301.0])
-    monkeypatch.setattr(cfbd_training.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
     said: list[str] = []
     clock = Clock(10, said.append)
     for skipped in (1, 3, 1):
@@ -133,14 +137,33 @@ def test_the_clock_counts_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == ["[1/10] it", "[2/10] it; 9:00 left at most", "[5/10] it; 9:00 left at most"]
 
 
-def test_the_sweep_stops_at_the_first_success() -> None:
-    def swept(asr: dict[float, float]) -> dict[str, Any]:
-        return sweep(tuple(asr), lambda rate: {"learning_rate": rate, "asr": asr[rate]})
+@pytest.mark.parametrize(
+    ("asr", "acc", "rate", "tried", "reached"),
+    [
+        ([0.1, 0.9, 0.99], [0.6, 0.6, 0.6], 2.0, 2, True),
+        ([0.1, 0.9, 0.99], [0.6, 0.57, 0.59], 3.0, 3, True),  # the second costs accuracy
+        ([0.9, 0.95, 0.7], [0.5, 0.5, 0.6], 1.0, 3, True),  # both that succeed do
+        ([0.1, 0.7, 0.3], [0.6, 0.6, 0.6], 2.0, 3, False),
+    ],
+)
+def test_an_attack_s_learning_rate(asr, acc, rate, tried, reached) -> None:
+    rates = (1.0, 2.0, 3.0)
+    poisoned = {
+        r: {"learning_rate": r, "asr": a, "acc1": c}
+        for r, a, c in zip(rates, asr, acc, strict=True)
+    }
+    found = first_success(rates, poisoned.__getitem__, lambda _: {"acc1": 0.6})
+    assert (found["learning_rate"], found["tried"], found["reached"]) == (rate, tried, reached)
 
-    found = swept({1.0: 0.1, 2.0: 0.9, 3.0: 0.99})
-    assert (found["learning_rate"], found["tried"], found["reached"]) == (2.0, 2, True)
-    found = swept({1.0: 0.1, 2.0: 0.7, 3.0: 0.3})
-    assert (found["learning_rate"], found["tried"], found["reached"]) == (2.0, 3, False)
+
+def test_a_defence_s_learning_rate() -> None:
+    rows = {
+        1.0: {"learning_rate": 1.0, "asr": 0.9, "acc1": 0.7},
+        2.0: {"learning_rate": 2.0, "asr": 0.1, "acc1": 0.6},
+        3.0: {"learning_rate": 3.0, "reason": "diverged"},
+    }
+    found = best_defence((1.0, 2.0, 3.0), rows.__getitem__)
+    assert (found["learning_rate"], found["tried"]) == (2.0, 3)
     assert strength({"hit@10": 0.5}) == 0.5
     assert strength({"reason": "diverged"}) == 0
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ _COLUMNS = {
     "own_image_to_text_hit@10": "clean copies of its own photos: image → text Hit@10",
     "training_loss": "last training loss",
 }
+_FIGURES = {f"{direction}_hit@10": title for direction, title in _DIRECTIONS.items()}
 _OWN = "own_image_to_text_hit@10"
 _LEAST = 2.0
 """Points of Hit@10; what is less is no protection."""
@@ -41,6 +42,10 @@ _CLAIMS = (
     ("without triggers mem-plus protects more than MEM-3", "mem_3_strip", "mem_plus_strip"),
     ("without triggers mem-plus protects more than EM", "em_matched", "mem_plus_strip"),
 )
+_PUBLISHED = ("strip", "jpeg_75", "strip_jpeg_75")
+"""Attackers that what was published has to withstand (facts/mem.md 8)."""
+Claim = tuple[str, str, str]
+"""What is claimed, and the names of the set that is learned more and of the one less."""
 Row = dict[str, Any]
 
 
@@ -48,11 +53,13 @@ def write_sets(results: Path, page: Path) -> None:
     """A row a set, a column a figure."""
     rows = read_results(results)["rows"]
     write_page(
-        results, page, [*_sets(rows), "", _seeds(rows), "", *lines(_directions(rows), _ASKED)]
+        results,
+        page,
+        [*_sets(rows), "", _seeds(rows), "", *lines(_directions(rows, _CLAIMS), _ASKED)],
     )
 
 
-def _directions(rows: Sequence[Row]) -> list[Direction]:
+def _directions(rows: Sequence[Row], claims: Sequence[Claim]) -> list[Direction]:
     """The claims that the rows can bear out: of two sets, the first has the higher mean."""
     found = {
         name: statistics.fmean(row[_OWN] for row in rows if row["name"] == name)
@@ -69,7 +76,7 @@ def _directions(rows: Sequence[Row]) -> list[Direction]:
         near = abs(found[high] - found[low]) <= max(_LEAST, 2 * math.sqrt(spread / asked))
         return made._replace(holds=None) if near else made
 
-    return [told(*each) for each in _CLAIMS if set(each[1:]) <= found.keys()]
+    return [told(*each) for each in claims if set(each[1:]) <= found.keys()]
 
 
 def _sets(rows: Sequence[Row]) -> list[str]:
@@ -99,27 +106,38 @@ def write_table3(results: Path, page: Path) -> None:
 
 
 def write_robustness(results: Path, page: Path) -> None:
-    """A table a direction: a row an attacker, a column a set, Hit@10."""
+    """Tables of Hit@10: a row an attacker, a column a set; own photos, then a table a direction."""
     rows = read_results(results)["rows"]
     attackers = {name: ATTACKERS[name].title for name in dict.fromkeys(_each(rows, "attacker"))}
-    body = _pivots(rows, "attacker", attackers, "attacker")
-    write_page(results, page, [*body, _seeds(rows)])
+    figures = {_OWN: "clean copies of a victim's own photos, image → text", **_FIGURES}
+    body = _pivots(rows, "attacker", attackers, "attacker", figures)
+    claims = [
+        (
+            f"{ATTACKERS[attacker].title}: mem-plus is learned less than {other}",
+            f"{name}+{attacker}",
+            f"mem_plus+{attacker}",
+        )
+        for attacker in _PUBLISHED
+        for name, other in (("em_matched", "EM"), ("mem_3", "MEM-3"))
+    ]
+    write_page(results, page, [*body, _seeds(rows), "", *lines(_directions(rows, claims), _ASKED)])
 
 
 def write_partial(results: Path, page: Path) -> None:
     """A table a direction: a row a share, a column a set, Hit@10."""
     rows = read_results(results)["rows"]
     shares = {share: f"{share:.0%}" for share in sorted(set(_each(rows, "share")))}
-    body = _pivots(rows, "share", shares, "photos protected")
+    body = _pivots(rows, "share", shares, "photos protected", _FIGURES)
     write_page(results, page, [*body, _seeds(rows)])
 
 
-def _pivots(rows: Sequence[Row], key: str, down: dict[Any, str], head: str) -> list[str]:
+def _pivots(
+    rows: Sequence[Row], key: str, down: dict[Any, str], head: str, figures: Mapping[str, str]
+) -> list[str]:
     sets = list(dict.fromkeys(_each(rows, "set")))
     chance = next(row for row in rows if row["seed"] is None)
     lines = []
-    for direction, title in _DIRECTIONS.items():
-        figure = f"{direction}_hit@10"
+    for figure, title in figures.items():
         lines += [
             f"{title}, Hit@10 (chance {chance[figure]:.1f}):",
             "",

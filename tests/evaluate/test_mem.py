@@ -130,6 +130,32 @@ def test_recipes_mix_spare_and_change_photos(workshop):
     assert spared[0.75] < spared[0.25]
 
 
+def test_what_withstands_its_attackers_is_told(tmp_path):
+    """Own photos first; mem-plus is compared with EM and MEM-3 under what publishing does."""
+    titles = {"em_matched": "EM", "mem_3": "MEM-3", "mem_plus": "mem-plus"}
+    hits = {"strip": (40.0, 98.0, 10.0), "jpeg_75": (50.0, 30.0, 90.0)}
+    rows = [
+        {"name": f"{name}+{attacker}", "set": titles[name], "attacker": attacker, "seed": seed,
+         "own_image_to_text_hit@10": hit + seed, "image_to_text_hit@10": 3.0,
+         "text_to_image_hit@10": 2.5}
+        for attacker, all_of_it in hits.items()
+        for name, hit in zip(titles, all_of_it, strict=True)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    chance = {"image_to_text_hit@10": 2.0, "text_to_image_hit@10": 2.0}
+    chance |= {"own_image_to_text_hit@10": 1.0, "own_photos": 1_000}
+    rows.append({"name": "chance", "set": "chance", "seed": None, **chance})
+    write_results(tmp_path / "r.json", rows, title="t", command="c")
+    write_robustness(tmp_path / "r.json", tmp_path / "r.md")
+    page = (tmp_path / "r.md").read_text()
+    own = page.index("own photos, image → text, Hit@10 (chance 1.0)")
+    assert own < page.index("\nimage → text, Hit@10 (chance 2.0)")
+    assert "| triggers cut off | 40.5 ± 0.7 | 98.5 ± 0.7 | 10.5 ± 0.7 |" in page
+    assert "triggers cut off: mem-plus is learned less than EM: **holds**" in page
+    assert "triggers cut off: mem-plus is learned less than MEM-3: **holds**" in page
+    assert "JPEG 75: mem-plus is learned less than EM: **does not hold**" in page
+
+
 @pytest.mark.slow
 def test_whole_tables_resume_and_are_written(data, tiny, tmp_path, monkeypatch):
     config = small(data, tiny, sets=("clean", "mem_plus", "mem_plus_strip"))

@@ -16,9 +16,12 @@ Made from the files of `mmjax plan ... --out=FILE.json` beside this page by
 `python -m mmjax.measure.plan_page FOLDER`. "At least" is a roofline from published peaks
 (`mmjax/measure/chips.py`) and from 250 images a second that a host's core is taken to read; it is
 a bound, not a forecast. Compile times are of the machine that planned, which did other work too.
+Minutes are those of all rows: of a scan 3.3 million pairs, CC-3M's number. Where reading
+(decode) binds, as many host cores as the last column says lift it; so do shards whose images are
+stored at the model's size.
 
-| step | batch | topology | compiled, s | fits | GB a device | TFLOP a device | traffic, GB | collectives (MB in all, the largest) | binds | rows/s at most | host cores to keep up |
-|---|---:|---|---:|---|---:|---:|---:|---|---|---:|---:|
+| step | batch | topology | compiled, s | fits | GB a device | TFLOP a device | traffic, GB | collectives (MB in all, the largest) | binds | rows/s at most | rows | minutes at least | chip-hours | host cores to keep up |
+|---|---:|---|---:|---|---:|---:|---:|---|---|---:|---:|---:|---:|---:|
 """  # noqa: E501
 
 
@@ -55,7 +58,11 @@ def _row(plan: dict[str, Any]) -> str:
     else:
         cells += [""] * 4
     bound = plan["bounds"]
-    cells += [plan["binds"], f"{plan['rows_per_second']:,.0f}"] if bound else ["", ""]
+    if bound:
+        cells += [plan["binds"], f"{plan['rows_per_second']:,.0f}", f"{plan['rows']:,.0f}"]
+        cells += [f"{60 * plan['hours']:.1f}", f"{plan['chip_hours']:.2f}"]
+    else:
+        cells += [""] * 5
     cells += [f"{plan['cores_needed']:,}" if bound and plan["step"] in ("encode", "train") else ""]
     return "| " + " | ".join(cells) + " |"
 

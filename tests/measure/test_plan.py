@@ -219,5 +219,5 @@ def test_plans_make_a_page(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(plans))
     text = plan_page.write_page(tmp_path).read_text()
     assert "| encode RN50 | 1,024 | tpu v5e:2x4 | 2 | yes | 1.00 | 1.000 | 1.0 | none |" in text
-    assert "| compute | 2,048 | 9 |" in text
+    assert "| compute | 2,048 | 3,300,000 | 26.9 | 3.58 | 9 |" in text
     assert "| encode RN50 | 2,048 | tpu v5e:2x4 | 1 | NO: too large |" in text

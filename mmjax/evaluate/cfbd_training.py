@@ -201,7 +201,7 @@ class Lab:
         if method == "clean":
             pairs, counts = self.clean_pairs.table(), {}
         elif method == "cleanclip":
-            start, _ = self._model(folder, name, "none", after, None)
+            start, _ = self._model(folder, name, "none", rate if after is None else after, None)
             pairs, counts = self.reference, {}
             config = train_config(chosen, rate=rate, seed=self._seed, defence=method, weights=start)
         else:

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,6 +28,15 @@ def test_half_precision_captions_are_widened(text):
     assert half.dtype == jnp.float32
     # 1e-3: float16 holds unit-norm entries to 2^-11
     np.testing.assert_allclose(half, text_correlation(jnp.asarray(text), means), atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 1024, 2048, 2500])
+def test_blocks_of_rows_change_no_bit(rows):
+    rng = np.random.default_rng(rows)
+    text = jnp.asarray(rng.normal(size=(rows, 24)), jnp.float16)
+    means = jnp.asarray(rng.normal(size=(3, 24)), jnp.float32)
+    whole = jnp.matmul(text.astype(jnp.float32), means.T, precision=jax.lax.Precision.HIGHEST)
+    np.testing.assert_array_equal(text_correlation(text, means), whole)
 
 
 def test_leave_one_out_equals_oracle(text):

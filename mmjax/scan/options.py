@@ -75,7 +75,7 @@ class StageConfig:
         "poisoned", "what leaves the clean set: poisoned pairs, or mismatched ones too"
     )
     seed: int = option(0, "of the random samples behind the null test", low=0)
-    chunk_rows: int = option(2048, "most embeddings that are read at a time", low=1)
+    chunk_rows: int = option(8192, "most embeddings that are read at a time", low=1)
 
     def validate(self) -> None:
         """Raises ConfigError for values that do not go together."""

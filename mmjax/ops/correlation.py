@@ -11,14 +11,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 _BLOCK = 1024
+"""Rows whose widened copy stays in a cache."""
 
 
 @jax.jit
 def text_correlation(text: Float[Array, "n d"], means: Float[Array, "k d"]) -> Float[Array, "n k"]:
     """Correlation z of every caption against k seed sets at once (Eq. 6).
 
-    A block of rows at a time: what is widened then stays in a cache, and a CPU gets no fresh pages
-    for it (ten times as fast, the same bits).
+    A block of rows at a time: a CPU then gets no fresh pages for what is widened. The bits are
+    those of one product.
 
     Args:
         text: unit-norm captions; half precision is widened block by block, never stored wide.

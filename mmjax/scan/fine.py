@@ -105,13 +105,17 @@ def _recalled(
     offset: Float32[np.ndarray, " d"] | None = None,
 ) -> Float32[np.ndarray, "n k"]:
     """`correlate`, unless an earlier decision came to the same means."""
-    of = hashlib.sha256(means.tobytes() + (b"" if offset is None else offset.tobytes())).hexdigest()
     known = recall(
-        f"z-{of[:16]}",
+        f"z-{_digest(means, *(() if offset is None else (offset,)))}",
         Correlation,
         lambda: Correlation(correlate(blocks, scored, means, chunk_rows, offset=offset)),
     )
     return known.z
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    """Names what follows from these arrays."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
 
 @jax.jit
@@ -145,7 +149,7 @@ def literal(
     means = text.mean(axis=0)[None, :]
     z = _recalled(recall, blocks, scores.scored, means, chunk_rows)[:, 0].copy()
     z[rows] = _without_itself(z[rows], text)
-    null = _null_test(blocks, scores, rows, seed)
+    null = _null_test(blocks, scores, rows, seed, recall)
     spread = max(float(np.std(z[rows])), 0.02)
     nothing, unknown = np.zeros(z.shape, bool), np.full(z.shape, np.nan, np.float32)
     if gamma_z is None:
@@ -233,7 +237,7 @@ def robust(
         points=_spread(points, scores.scored),
         mismatched=_spread(merely, scores.scored),
         wrong=_spread(around.wrong.astype(np.float32), scores.scored),
-        null=_null_test(blocks, scores, rows, seed),
+        null=_null_test(blocks, scores, rows, seed, recall),
         gamma_z=None,
         around=around,
         groups=groups,
@@ -249,12 +253,21 @@ def _spread(values: np.ndarray, scored: Bool[np.ndarray, " n"]) -> np.ndarray:
 
 
 def _null_test(
-    blocks: Sequence[EmbeddingBlock], scores: CoarseScores, rows: Int64[np.ndarray, " q"], seed: int
+    blocks: Sequence[EmbeddingBlock],
+    scores: CoarseScores,
+    rows: Int64[np.ndarray, " q"],
+    seed: int,
+    recall: Recall,
 ) -> NullTest:
     """Do the seeds keep together more than random captions?"""
-    pool = draw_pool(blocks, np.flatnonzero(scores.scored), scores.mean, keys.host(seed, "pool"))
-    text = np.asarray(centre(gather(blocks, rows)[1], jnp.asarray(scores.mean)))
-    return null_test(text, pool, keys.host(seed, "null"))
+
+    def test() -> NullTest:
+        scored = np.flatnonzero(scores.scored)
+        pool = draw_pool(blocks, scored, scores.mean, keys.host(seed, "pool"))
+        text = np.asarray(centre(gather(blocks, rows)[1], jnp.asarray(scores.mean)))
+        return null_test(text, pool, keys.host(seed, "null"))
+
+    return recall(f"null-{seed}-{_digest(rows)}", NullTest, test)
 
 
 def _points(flagged: np.ndarray, likely: np.ndarray) -> Float32[np.ndarray, " n"]:

@@ -23,7 +23,7 @@ CODE = ("ops", "scan")
 
 @runtime_checkable
 class Recall(Protocol):
-    """Gives what is known under a name, a NamedTuple of arrays, or has it made."""
+    """Gives what is known under a name, a NamedTuple of arrays and numbers, or has it made."""
 
     def __call__(self, name: str, kind: Callable[..., T], make: Callable[[], T]) -> T:
         """What `name` stands for, of type `kind`."""
@@ -70,14 +70,19 @@ class Kept:
         unit, file = f"{FOLDER}/{name}", self._run.path / FOLDER / f"{name}.safetensors"
         entry = self._run.finished(unit)
         if entry is not None and entry["of"] == self._of:
-            return kind(**load_file(str(file)))
+            return kind(**{key: _plain(value) for key, value in load_file(str(file)).items()})
         made: Any = make()
         if self._write:
-            arrays = {key: np.ascontiguousarray(value) for key, value in made._asdict().items()}
+            arrays = {key: np.asarray(value, order="C") for key, value in made._asdict().items()}
             with atomic_path(file) as temporary:
                 save_file(arrays, str(temporary))
             self._run.finish(unit, {"figures": file}, of=self._of)
         return made
+
+
+def _plain(value: np.ndarray) -> Any:
+    """A number that was kept as an array without axes is a number again."""
+    return value.item() if value.ndim == 0 else value
 
 
 def _identity(entry: dict[str, Any]) -> list[str]:

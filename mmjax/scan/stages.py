@@ -77,8 +77,11 @@ def score(
     problem = _degenerate(c[rows], config.components)
     if problem:
         return _undetermined(first, offsets, problem)
-    mixture = fit_mixture(c[rows], components=config.components)
-    assigned = coarse.assign(mixture, c)
+    of = f"of-{config.components}"
+    mixture = recall(
+        f"mixture-{of}", Mixture, lambda: fit_mixture(c[rows], components=config.components)
+    )
+    assigned = recall(f"assigned-{of}", coarse.Assignment, lambda: coarse.assign(mixture, c))
     benign = coarse.benign_rows(mixture, c, assigned.lowest, config.gamma, config.select)
     spared = benign if config.fine_scope == "suspicious" else None
     found = _fine(blocks, first, mapping, config, rows_at_once, spared, mesh, recall)

@@ -65,6 +65,9 @@ SCORES = (
 )
 """Columns that a skipped row leaves null."""
 
+_FEW = ("shard", "status", "flags.list.element", "coarse", "gmm_component", "group", "verdict")
+"""Columns of few values, written as a dictionary; of the others it would only cost time and room."""
+
 Drop = Literal["poisoned", "mismatched"]
 
 
@@ -138,7 +141,7 @@ def write_verdicts(
     for name, table in tables:
         written.append(f"{name}.parquet")
         with atomic_path(folder / "verdicts" / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, use_dictionary=list(_FEW))
         given = table.column("verdict")
         verdicts.update(counted(given))
         statuses.update(counted(table.column("status")))

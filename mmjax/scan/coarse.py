@@ -11,10 +11,12 @@ from jaxtyping import Array, Bool, Float, Float32, Int8, Int64
 from mmjax.ops.consistency import consistency
 from mmjax.ops.gmm import BLOCK, Mixture, coverage_cut, posterior
 from mmjax.scan.blocks import EmbeddingBlock, chunks, total_rows
-from mmjax.scan.mapping import Mapping, apply_mapping
+from mmjax.scan.mapping import Form, Mapping, PyTree, form_of, predict
 
 COARSE = ("", "benign", "seed", "suspicious")
 UNSCORED, BENIGN, SEED, SUSPICIOUS = range(4)
+_BLOCKS = (512, 256)
+"""Rows whose widened copies stay in a cache; a chunk of other sizes is scored whole."""
 
 
 class CoarseScores(NamedTuple):
@@ -54,6 +56,7 @@ def score_blocks(
     """s_o, s_g and the means in one pass over the embeddings, `chunk_rows` at a time."""
     rows = total_rows(blocks)
     d = blocks[0].text.shape[1] if blocks else mapping.dim
+    form = form_of(mapping, d)
     valid = np.concatenate([b.valid for b in blocks]) if blocks else np.zeros(0, bool)
     original, generated = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
     scored, total = np.zeros(rows, bool), np.zeros((2, d), np.float64)
@@ -61,12 +64,9 @@ def score_blocks(
         here, n = slice(chunk.start, chunk.stop), chunk.stop - chunk.start
         mask = np.zeros(chunk_rows, bool)
         mask[:n] = valid[here]
-        image, text, usable, part = _prepare(chunk.image, chunk.text, mask)
-        scores = consistency(image, text, apply_mapping(mapping, image), usable)
-        original[here] = np.asarray(scores.sim_original)[:n]
-        generated[here] = np.asarray(scores.sim_generated)[:n]
-        scored[here] = np.asarray(usable)[:n]
-        total += np.asarray(part)
+        found = _score_chunk(mapping.params, chunk.image, chunk.text, mask, form)
+        original[here], generated[here], scored[here] = (np.asarray(x)[:n] for x in found[:3])
+        total += np.asarray(found[3])
     image_mean, mean = (total / max(int(scored.sum()), 1)).astype(np.float32)
     return CoarseScores(original, generated, scored, mean, image_mean)
 
@@ -111,7 +111,31 @@ def partition(
     return codes
 
 
-@jax.jit
+@jax.jit(static_argnames="form")
+def _score_chunk(
+    params: PyTree,
+    image: Float[Array, "n d"],
+    text: Float[Array, "n d"],
+    mask: Bool[Array, " n"],
+    form: Form,
+) -> tuple[Array, Array, Array, Array]:
+    """(s_o, s_g, which rows are scored, sums of images and captions) of a chunk.
+
+    A block of rows at a time: a CPU then gets no fresh pages for what is widened.
+    """
+
+    def score(rows: tuple[Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        image, text, usable, sums = _prepare(*rows)
+        scores = consistency(image, text, predict(params, image, form), usable)
+        return scores.sim_original, scores.sim_generated, usable, sums
+
+    n, d = image.shape
+    size = next((size for size in _BLOCKS if n % size == 0), n)
+    blocks = image.reshape(-1, size, d), text.reshape(-1, size, d), mask.reshape(-1, size)
+    original, generated, usable, sums = jax.lax.map(score, blocks)
+    return original.reshape(n), generated.reshape(n), usable.reshape(n), sums.sum(axis=0)
+
+
 def _prepare(
     image: Float[Array, "n d"], text: Float[Array, "n d"], mask: Bool[Array, " n"]
 ) -> tuple[Array, Array, Array, Array]:

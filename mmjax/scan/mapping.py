@@ -7,7 +7,7 @@ it maps, what it was fitted on, how well it does on held-out images), `model.saf
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,10 @@ MINIMUM_IMAGES = 10
 FORMAT = 2
 NUMBERS = ("model.safetensors", "calibration.safetensors")
 """The files of a mapping folder that hold its numbers."""
+
+
+Form = int | Literal["ridge"]
+"""Hidden width of a network, or the linear map."""
 
 
 class Mapping(NamedTuple):
@@ -133,16 +137,26 @@ def apply_mapping(mapping: Mapping, image: Float[Array, "n d"]) -> Float[Array, 
     Raises:
         WeightsError: the embeddings have another width than those it was fitted on.
     """
-    if image.shape[1] != mapping.dim:
+    return predict(mapping.params, image, form_of(mapping, image.shape[1]))
+
+
+def form_of(mapping: Mapping, width: int) -> Form:
+    """What `predict` must know of a mapping besides its parameters, for embeddings of a width.
+
+    Raises:
+        WeightsError: it was fitted on embeddings of another width.
+    """
+    if width != mapping.dim:
         raise WeightsError(
-            f"the mapping was fitted on embeddings of width {mapping.dim}, got {image.shape[1]}; "
+            f"the mapping was fitted on embeddings of width {mapping.dim}, got {width}; "
             "fit one for these weights with `mmjax fit-mapping`"
         )
-    return _apply(mapping.params, image, "ridge" if mapping.kind == "ridge" else mapping.width)
+    return "ridge" if mapping.kind == "ridge" else mapping.width
 
 
 @jax.jit(static_argnames="form")
-def _apply(params: PyTree, image: Array, form: int | str) -> Array:
+def predict(params: PyTree, image: Float[Array, "n d"], form: Form) -> Float[Array, "n d"]:
+    """F(I) by its parameters, unit-norm; `form` is that of `form_of`."""
     if form == "ridge":
         shifted = image.astype(jnp.float32) - params["before"][None, :]
         return unit(shifted @ params["kernel"] + params["after"][None, :])

@@ -66,7 +66,7 @@ SCORES = (
 """Columns that a skipped row leaves null."""
 
 _FEW = ("shard", "status", "flags.list.element", "coarse", "gmm_component", "group", "verdict")
-"""Columns of few values, written as a dictionary; of the others it would only cost time and room."""
+"""Columns of few values, written as a dictionary: of the others it costs time and room."""
 
 Drop = Literal["poisoned", "mismatched"]
 

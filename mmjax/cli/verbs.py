@@ -191,7 +191,7 @@ VERBS: dict[str, Verb] = {
         inputs_count=1,
         flags=(
             OUT,
-            Flag("scale", "of the cfbd experiments: small or paper", "scale"),
+            Flag("scale", "of the cfbd and mem experiments: small or paper", "scale"),
             Flag("data", "folder of the real data set", "data", value="FOLDER"),
             WEIGHTS,
             TOKENIZER,

@@ -5,6 +5,7 @@ import gzip
 import heapq
 import itertools
 import json
+import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmjax.core.errors import ConfigError, TokenizerError
 WORD_END: Final = "</w>"
 START: Final = "<|startoftext|>"
 END: Final = "<|endoftext|>"
+FILLER: Final = re.compile(r"<\|unused\d+\|>")  # the ids of a trained vocabulary without a merge
 _SPECIALS: Final = ((START, END), ("<start_of_text>", "<end_of_text>"))
 _CLIP_MERGES: Final = 49_152 - 256 - 2  # of the 262,145 lines of bpe_simple_vocab_16e6.txt
 _LARGEST_FILE: Final = 2**26  # bytes; CLIP's own files have 1 to 4 MB

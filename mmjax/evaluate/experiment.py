@@ -59,26 +59,55 @@ class CfbdConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MemConfig:
-    """What MEM's experiments protect, and the victims that learn from it (scale=small)."""
+    """What MEM's experiments protect, and the victims that learn from it.
 
-    train: str = option("train", "split that is protected and learned from")
-    test: str = option("test", "split that victims are asked about, clean")
-    photos: int = option(1_000, "of the training split, the first ones", low=2)
-    test_photos: int = option(500, "of the test split, the first ones", low=1)
-    captions: int = option(1, "of a training photo, at most", low=1)
+    None takes what `scale` says (`evaluate/mem_settings.py`).
+    """
+
+    train: str | None = option(None, "split that is protected and learned from; None = train")
+    test: str | None = option(None, "split that victims are asked about, clean; None = test")
+    photos: int | None = option(
+        None, "of the training split, the first ones; None = 1,000, or all", low=2
+    )
+    test_photos: int | None = option(
+        None, "of the test split, the first ones; None = 500, or all", low=1
+    )
+    captions: int | None = option(None, "of a training photo, at most; None = 1, or 5", low=1)
+    people: int | None = option(
+        None, "of mem-table4, the first ones; None = 380, as many as have names", low=2, high=380
+    )
+    person_photos: int | None = option(
+        None, "of a person to learn from, at most; None = 15, or all", low=1
+    )
+    person_test_photos: int | None = option(
+        None, "of a person that victims are asked about; None = 5, or 1", low=1
+    )
     sets: tuple[str, ...] = option((), "rows of the table; empty = all")
     attackers: tuple[str, ...] = option((), "of mem-robustness; empty = all")
     shares: tuple[float, ...] = option(
         (0.0, 0.25, 0.5, 0.75, 0.9, 1.0), "of mem-partial: protected photos", low=0.0, high=1.0
     )
-    model: str = option("vit-tiny-64", "shape of surrogates and victims (models.presets)")
-    vocab_size: int = option(2_048, "of the BPE of the training captions", low=514)
-    context_length: int = option(24, "tokens of a caption, trigger included, at most", low=8)
-    rounds: int = option(4, "of training, search and noise", low=1)
-    surrogate_steps: int = option(50, "training steps a round", low=1)
-    steps: int = option(400, "training steps of a victim", low=1)
-    batch_size: int = option(64, "pairs of a batch", low=2)
-    learning_rate: float = option(2e-3, "of surrogates and victims", low=0.0)
+    model: str | None = option(
+        None, "preset of surrogates, and of victims but in tables 2 and 4; --weights goes before"
+    )
+    victims: tuple[str, ...] = option(
+        (), "of mem-table2 and mem-table4: presets, or weights that are fine-tuned (KIND:FOLDER)"
+    )
+    vocab_size: int | None = option(
+        None, "of the BPE of the training captions (without --tokenizer)", low=514
+    )
+    context_length: int | None = option(
+        None, "tokens of a caption, trigger included, at most; None = 24, or 77", low=8
+    )
+    noise_scope: Literal["image", "pair"] | None = option(
+        None, "what has a noise of its own; mem-plus: images always; None = image, or pair"
+    )
+    rounds: int | None = option(None, "of training, search and noise; None = 4, or 20", low=1)
+    surrogate_steps: int | None = option(None, "training steps a round; None = 50, or 200", low=1)
+    surrogate_learning_rate: float | None = option(None, "constant; None = 2e-3, or 1e-4", low=0.0)
+    steps: int | None = option(None, "training steps of a victim; None = 400, or 7,500", low=1)
+    batch_size: int | None = option(None, "pairs of a batch; None = 64, or 128", low=2)
+    learning_rate: float | None = option(None, "of victims; None = 2e-3, or 5e-4", low=0.0)
 
 
 DEFENCES = DefenceConfig(
@@ -115,11 +144,14 @@ class ReproduceConfig:
     experiment: str = option("", "name of the experiment")
     scale: Literal["small", "paper"] = option(
         "small",
-        "of CFBD's experiments: generated scenes and the bundled model, or data and weights",
+        "small = what two cores train, CFBD's on generated scenes; paper = the papers' models on "
+        "data that are given (configs/reproduce)",
     )
     data: str = option("", "folder of the real data set that the experiment reads")
-    weights: str = option("", "the clean model that scans, e.g. mmjax-dir:FOLDER")
-    tokenizer: str = option("", "its tokenizer; empty = the one beside the weights")
+    weights: str = option(
+        "", "the clean model that scans, or MEM's pre-trained surrogate, e.g. mmjax-dir:FOLDER"
+    )
+    tokenizer: str = option("", "its tokenizer; empty = the one beside the weights, or MEM's own")
     seeds: tuple[int, ...] = option((), "of the attack and of the scan; empty = the experiment's")
     attacks: tuple[str, ...] = option((), "of CFBD's experiments; empty = all that the paper has")
     kinds: tuple[Literal["lm", "regression", "ridge"], ...] = option(

@@ -5,8 +5,8 @@ from mmjax.evaluate.experiment import Experiment, named
 _NOTES = (
     "Hit@10 in percent, high where the victim has learned; MedR is the median rank of the answer, "
     "low where it has. Test photos and captions are clean.",
-    "Surrogates and victims have the same shape and different initial weights. All sets have one "
-    "noise a photo, of 8 grey levels.",
+    "Surrogates and victims have different initial weights, and where no victim is named the same "
+    "shape. Noise is of 8 grey levels; at small scale all sets have one a photo.",
     "Victims this small learn little that holds for other photos: compare the clean set with "
     "chance before reading the columns of the test.",
     "The numbers are printed as they come out, whatever they say.",
@@ -39,6 +39,35 @@ MEM: dict[str, Experiment] = {
         needs=("data",),
         page="mmjax.evaluate.mem_pages:write_robustness",
     ),
+    "mem-table2": Experiment(
+        named("mmjax.evaluate.mem:table2"),
+        "MEM, Table 2: victims of other shapes",
+        (
+            *_NOTES,
+            "All sets are protected against one surrogate: `vit-tiny-64` at small scale, RN50 at "
+            "the paper's, if no other is named. Shapes are those of `models.presets`; `demo` is a "
+            "small ResNet.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem_pages:write_table2",
+    ),
+    "mem-table4": Experiment(
+        named("mmjax.evaluate.mem_faces:table4"),
+        "MEM, Table 4: faces with invented names",
+        (
+            "Hit@k in percent, high where a person is recognised; MedR is the median rank of the "
+            "answer, low where one is. The gallery of names has one caption a person, that of "
+            "photos all new photos: a photo's answer is its person's caption, a caption's any "
+            "photo of its person, of which the best-placed one counts; wrong answers that are tied "
+            "with it count as half. Chance is exact for these galleries.",
+            "Pairs of one person share a name, so that a batch holds wrong negatives, as in the "
+            "paper. The paper holds out one photo a person. A victim without weights of its own "
+            "is trained from scratch, where the paper fine-tunes.",
+            "The numbers are printed as they come out, whatever they say.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem_pages:write_table4",
+    ),
     "mem-table3": Experiment(
         named("mmjax.evaluate.mem:table3"),
         "MEM, Table 3: natural triggers",
@@ -51,6 +80,17 @@ MEM: dict[str, Experiment] = {
         ),
         needs=("data",),
         page="mmjax.evaluate.mem_pages:write_table3",
+    ),
+    "mem-figure4": Experiment(
+        named("mmjax.evaluate.mem_figures:figure4"),
+        "MEM, Figure 4: loss and MedR by epoch",
+        (
+            *_NOTES,
+            "An epoch is as many steps as there are batches of pairs; the loss is its mean, MedR "
+            "that of the test photos after it.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem_plots:write_figure4",
     ),
     "mem-figure5": Experiment(
         named("mmjax.evaluate.mem_figures:figure5"),
@@ -72,6 +112,17 @@ MEM: dict[str, Experiment] = {
         ),
         needs=("data",),
         page="mmjax.evaluate.mem_plots:write_figure6",
+    ),
+    "mem-figure7": Experiment(
+        named("mmjax.evaluate.mem_faces:figure7"),
+        "MEM, Figure 7: from a face to its protection",
+        (
+            "The victims are those of Table 4. Names are invented; the captions that are learned "
+            "from and the names that victims give to new photos stand below the photos.",
+            "The picture and the JSON hold photos of the set: publish them only where you may.",
+        ),
+        needs=("data",),
+        page="mmjax.evaluate.mem_plots:write_figure7",
     ),
     "mem-partial": Experiment(
         named("mmjax.evaluate.mem:partial"),

@@ -1,4 +1,4 @@
-"""The numbers behind MEM's Figures 5 and 6; `mem_plots` draws them."""
+"""The numbers behind MEM's Figures 4, 5 and 6; `mem_plots` draws them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,19 +7,32 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from mmjax.core.errors import ConfigError
 from mmjax.data.pairs import PairTable
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.evaluate.attribution import heat_maps, project, word_attributions
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
-from mmjax.evaluate.mem import chosen, clean_pairs, measured, open_workshop
+from mmjax.evaluate.mem import chosen
 from mmjax.evaluate.mem_methods import CLEAN, PROTECTIONS
-from mmjax.evaluate.mem_sets import Workshop, of_set
+from mmjax.evaluate.mem_sets import Recipe, Workshop, of_set, rows_of
+from mmjax.evaluate.mem_settings import image_size
+from mmjax.evaluate.mem_victims import (
+    by_chance,
+    cells,
+    clean_pairs,
+    measured,
+    open_workshop,
+    train_victim,
+)
 from mmjax.models.clip import Towers
 
+FIGURE4 = (CLEAN, "em_matched", "uap_8", "mem_3", "mem_5")
 FIGURE5 = (CLEAN, "em_matched", "uap_8", "mem_3")
 FIGURE6 = (CLEAN, "mem_3")
 FIRST_WORDS = 3
 """Where the triggers of MEM-3 stood."""
+MEDR = ("image_to_text_medr", "text_to_image_medr")
+"""What the curves show beside the loss."""
 SHOWN = 3
 """Pairs of a picture; figures are means over `_ASKED`."""
 _ASKED = 200
@@ -32,6 +45,40 @@ class Victim(NamedTuple):
     towers: Towers
     variables: Mapping[str, Any]
     tokenizer: Tokenizer
+
+
+def figure4(config: ReproduceConfig, out: Path, say: Say) -> Rows:
+    """Loss and MedR by epoch, a row a set and seed; and chance."""
+    names = config.mem.sets or FIGURE4
+    workshop = open_workshop(config, out, say)
+    sets = chosen(names, PROTECTIONS, "sets")
+    rows = cells(workshop, {name: of_set(name) for name in sets}, curves)
+    return [*rows, by_chance(workshop)]
+
+
+def curves(workshop: Workshop, name: str, recipe: Recipe, seed: int) -> dict[str, list[float]]:
+    """Train a victim that is asked after every epoch: as many steps as see all pairs once.
+
+    Raises:
+        ConfigError: the training is shorter than an epoch.
+    """
+    from mmjax.evaluate.retrieval import evaluate_pairs
+    from mmjax.train import record
+    from mmjax.train.pipeline import HELDOUT
+
+    mem = workshop.mem
+    epoch = -(-sum(1 for _ in rows_of(workshop.pairs("train"))) // mem.batch_size)
+    if mem.steps < epoch:
+        raise ConfigError(f"an epoch has {epoch} steps, config.mem.steps is {mem.steps}; raise it")
+    folder = workshop.root / "curves" / f"{name}-{seed}"
+    every = {"evaluate_every": epoch, "log_every": 1}
+    train_victim(workshop, recipe, seed, folder, evaluate_pairs, **every)
+    losses = [line["loss"] for line in record.read(folder / "metrics.jsonl")]
+    asked = record.read(folder / HELDOUT)
+    return {
+        "loss": [float(np.mean(losses[e["step"] - epoch : e["step"]])) for e in asked],
+        **{key: [each[key] for each in asked] for key in MEDR},
+    }
 
 
 def figure5(config: ReproduceConfig, out: Path, say: Say) -> Rows:
@@ -80,14 +127,13 @@ def figure5(config: ReproduceConfig, out: Path, say: Say) -> Rows:
 
 def figure6(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """Training pairs in the plane, each set as its own victim sees it; a row a set and seed."""
-    from mmjax.models.presets import preset
     from mmjax.train.batches import read_pairs
     from mmjax.train.config import DataConfig
 
     names = tuple(chosen(config.mem.sets or FIGURE6, PROTECTIONS, "sets"))
     workshop = open_workshop(config, out, say)
     measured(workshop, {name: of_set(name) for name in names})
-    size = preset(config.mem.model).vision.image_size
+    size = image_size(workshop.mem.surrogate)
     rows: Rows = []
     for seed in config.seeds:
         for name in names:

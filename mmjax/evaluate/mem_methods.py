@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmjax.evaluate.experiment import MemConfig
+from mmjax.evaluate.mem_settings import Settings, model_values
 
 CLEAN = "clean"
 PROTECTIONS: dict[str, str] = {
@@ -22,25 +22,21 @@ PROTECTIONS: dict[str, str] = {
 """What `method` knows to make, and what it is."""
 
 
-def method(name: str, mem: MemConfig, tokenizer: str) -> dict[str, Any]:
-    """What a set of `SETS` is made with, as `ProtectConfig` takes it.
+def method(name: str, mem: Settings, tokenizer: str) -> dict[str, Any]:
+    """What a set of `PROTECTIONS` is made with, as `ProtectConfig` takes it.
 
-    Photos have one noise each in all of them; nothing else differs from `configs/protect`.
+    But for budgets and models, and noise by photo where the settings say so, as `configs/protect`.
     """
-    noise: dict[str, Any] = {"scope": "image", "shuffle": name.startswith("mem")}
+    scope = "image" if name == "mem_plus" else mem.noise_scope
+    noise: dict[str, Any] = {"scope": scope, "shuffle": name.startswith("mem")}
     trigger: dict[str, Any] = {"length": 0}
     surrogate: dict[str, Any] = {
-        "model": {
-            "preset": mem.model,
-            "tokenizer": tokenizer,
-            "context_length": mem.context_length,
-            "compute": "float32",
-        },
+        "model": model_values(mem.surrogate, mem, tokenizer),
         "optimizer": {
-            "learning_rate": mem.learning_rate,
+            **mem.optimizer,
+            "learning_rate": mem.surrogate_learning_rate,
             "warmup": 0.0,
             "schedule": "constant",
-            "weight_decay": 0.2,
         },
         "steps": mem.surrogate_steps,
     }

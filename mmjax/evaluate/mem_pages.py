@@ -21,14 +21,22 @@ _COLUMNS = {
     "own_image_to_text_hit@10": "clean copies of its own photos: image → text Hit@10",
     "training_loss": "last training loss",
 }
-_FIGURES = {f"{direction}_hit@10": title for direction, title in _DIRECTIONS.items()}
+_FIGURES = {f"{direction}_hit@10": f"{title}, Hit@10" for direction, title in _DIRECTIONS.items()}
+_MEDR = {f"{direction}_medr": f"{title}, MedR" for direction, title in _DIRECTIONS.items()}
 _OWN = "own_image_to_text_hit@10"
+_OWN_TITLE = "clean copies of a victim's own photos, image → text, Hit@10"
 _LEAST = 2.0
 """Points of Hit@10; what is less is no protection."""
 _ASKED = (
     "What carries the effect, by Hit@10 on clean copies of a victim's own photos; what is within "
     "two points or two standard errors of the photos asked about cannot be told, and how much "
     "trainings differ is not in these errors:"
+)
+_NAMED = "image_to_text_hit@1"
+_ASKED_FACES = (
+    "Who is recognised, by Hit@1 of names for new photos; what is within two points or two "
+    "standard errors of the photos asked about cannot be told, and how much trainings differ is "
+    "not in these errors:"
 )
 _CLAIMS = (
     ("EM protects", "clean", "em_matched"),
@@ -59,21 +67,75 @@ def write_sets(results: Path, page: Path) -> None:
     )
 
 
-def _directions(rows: Sequence[Row], claims: Sequence[Claim]) -> list[Direction]:
-    """The claims that the rows can bear out: of two sets, the first has the higher mean."""
+def write_table2(results: Path, page: Path) -> None:
+    """A row a victim, a column a set: MedR as the paper has it, then own photos."""
+    rows = read_results(results)["rows"]
+    body = _pivots(rows, "model", _models(rows), "victim", {**_MEDR, _OWN: _OWN_TITLE})
+    directions = _directions(rows, _protected(rows, ("em_matched", "mem_3", "mem_plus")))
+    write_page(results, page, [*body, _seeds(rows), "", *lines(directions, _ASKED)])
+
+
+def write_table4(results: Path, page: Path) -> None:
+    """A row a victim, a column a set, a table a figure; then who is recognised how well."""
+    rows = read_results(results)["rows"]
+    chance = next(row for row in rows if row["seed"] is None)
+    first = {f"{direction}_hit@1": f"{title}, Hit@1" for direction, title in _DIRECTIONS.items()}
+    body = [
+        f"{chance['people']} people; {chance['photos']} photos that no victim was trained on.",
+        "",
+        *_pivots(rows, "model", _models(rows), "victim", {**first, **_FIGURES, **_MEDR}),
+    ]
+    claims = _protected(rows, ("em_matched", "mem_3", "mem_plus"))
+    directions = _directions(rows, claims, _NAMED, chance["photos"])
+    write_page(results, page, [*body, _seeds(rows), "", *lines(directions, _ASKED_FACES)])
+
+
+def _models(rows: Sequence[Row]) -> dict[str, str]:
+    return {model: model for model in dict.fromkeys(_each(rows, "model"))}
+
+
+def _protected(rows: Sequence[Row], sets: Sequence[str]) -> list[Claim]:
+    """That sets protect, for every victim that is there."""
+    of = {
+        (row["model"], row["name"].partition("@")[0]): row
+        for row in rows
+        if row["seed"] is not None
+    }
+    return [
+        (
+            f"{model}: {of[model, name]['set']} protects",
+            of[model, "clean"]["name"],
+            of[model, name]["name"],
+        )
+        for model in _models(rows)
+        for name in sets
+        if {(model, "clean"), (model, name)} <= of.keys()
+    ]
+
+
+def _directions(
+    rows: Sequence[Row], claims: Sequence[Claim], figure: str = _OWN, asked: int | None = None
+) -> list[Direction]:
+    """The claims that the rows can bear out: of two sets, the first has the higher mean.
+
+    Args:
+        rows: of sets, and chance.
+        claims: about sets that may not be there.
+        figure: in percent.
+        asked: photos behind it, of a seed; None = own photos.
+    """
     found = {
-        name: statistics.fmean(row[_OWN] for row in rows if row["name"] == name)
+        name: statistics.fmean(row[figure] for row in rows if row["name"] == name)
         for name in dict.fromkeys(_each(rows, "name"))
     }
     title = {row["name"]: _title(row) for row in rows}
-    asked = len(set(_each(rows, "seed"))) * next(
-        row["own_photos"] for row in rows if row["seed"] is None
-    )
+    chance = next(row for row in rows if row["seed"] is None)
+    photos = len(set(_each(rows, "seed"))) * (asked or chance["own_photos"])
 
     def told(claim: str, high: str, low: str) -> Direction:
         made = above(claim, found[high], found[low], (title[high], title[low]))
         spread = sum(found[name] * (100 - found[name]) for name in (high, low))
-        near = abs(found[high] - found[low]) <= max(_LEAST, 2 * math.sqrt(spread / asked))
+        near = abs(found[high] - found[low]) <= max(_LEAST, 2 * math.sqrt(spread / photos))
         return made._replace(holds=None) if near else made
 
     return [told(*each) for each in claims if set(each[1:]) <= found.keys()]
@@ -109,7 +171,7 @@ def write_robustness(results: Path, page: Path) -> None:
     """Tables of Hit@10: a row an attacker, a column a set; own photos, then a table a direction."""
     rows = read_results(results)["rows"]
     attackers = {name: ATTACKERS[name].title for name in dict.fromkeys(_each(rows, "attacker"))}
-    figures = {_OWN: "clean copies of a victim's own photos, image → text", **_FIGURES}
+    figures = {_OWN: _OWN_TITLE, **_FIGURES}
     body = _pivots(rows, "attacker", attackers, "attacker", figures)
     claims = [
         (
@@ -139,7 +201,7 @@ def _pivots(
     lines = []
     for figure, title in figures.items():
         lines += [
-            f"{title}, Hit@10 (chance {chance[figure]:.1f}):",
+            f"{title} (chance {chance[figure]:.1f}):",
             "",
             f"| {head} | {' | '.join(sets)} |",
             "|---" + "|---:" * len(sets) + "|",

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from PIL import Image, ImageFilter
 
 from mmjax.core import keys
@@ -22,8 +21,9 @@ from mmjax.core.config import parse
 from mmjax.core.errors import ConfigError
 from mmjax.data.pack import TarWriter
 from mmjax.data.pairs import PairTable
-from mmjax.evaluate.experiment import MemConfig, ReproduceConfig, Say
+from mmjax.evaluate.experiment import ReproduceConfig, Say
 from mmjax.evaluate.mem_methods import CLEAN, PROTECTIONS, method
+from mmjax.evaluate.mem_settings import Settings, image_size, settings
 from mmjax.protect.survival import CHANGES
 
 
@@ -73,6 +73,7 @@ class Recipe(NamedTuple):
         attacker: of `ATTACKERS`.
         share: of photos that are protected; the others are as in the clean set.
         part: whether all photos are there, or those alone that are not protected.
+        model: of the victim, a preset or weights; empty = the surrogate's.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Recipe(NamedTuple):
     attacker: str = "none"
     share: float = 1.0
     part: Literal["all", "clean"] = "all"
+    model: str = ""
 
 
 def of_set(name: str, attacker: str = "none") -> Recipe:
@@ -89,33 +91,76 @@ def of_set(name: str, attacker: str = "none") -> Recipe:
     return Recipe(PROTECTIONS[name], name, captions, attacker)
 
 
+def read_pairs_of(config: ReproduceConfig, part: str) -> PairTable:
+    """The first photos of a split with their first captions, at the model's size; or scenes.
+
+    Args:
+        config: names the set.
+        part: `train` or `test`.
+
+    Raises:
+        ConfigError: the set has nothing to test on.
+        InputError: it cannot be read.
+    """
+    from mmjax.train.batches import heldout_pairs, training_pairs
+    from mmjax.train.config import DataConfig
+
+    mem = settings(config)
+    size = image_size(mem.surrogate)
+    data = parse(
+        DataConfig,
+        {"location": "scenes"}
+        | {"scenes": mem.photos, "scene_captions": mem.captions, "heldout_scenes": mem.test_photos}
+        if config.data == "scenes"
+        else {"location": config.data, "split": mem.train, "heldout_split": mem.test},
+    )
+    if part == "train":
+        table, photos, captions = training_pairs(data, size, seed=0), mem.photos, mem.captions
+    else:
+        table, photos, captions = heldout_pairs(data, size, seed=0), mem.test_photos, None
+    if table is None:
+        raise ConfigError(f"{config.data} has no split of its own to test on; set mem.test")
+    texts = tuple(each[:captions] for each in table.captions[:photos])
+    return table._replace(images=table.images[:photos], captions=texts)
+
+
 class Workshop(NamedTuple):
-    """Where the sets of one experiment are made: its data, its settings, its folder."""
+    """Where the sets of one experiment are made.
+
+    Fields:
+        config: of the experiment.
+        root: folder of these data and these settings.
+        say: is told what a protection costs.
+        read: the clean pairs of a part (`pairs`), once.
+    """
 
     config: ReproduceConfig
     root: Path
     say: Say
+    read: Callable[[ReproduceConfig, str], PairTable] = read_pairs_of
 
     @property
-    def mem(self) -> MemConfig:
+    def mem(self) -> Settings:
         """What is protected, and how long."""
-        return self.config.mem
+        return settings(self.config)
 
     def pairs(self, part: str) -> Path:
         """The clean pairs to learn from (`train`) or to be asked about (`test`), as shards."""
         folder = self.root / "pairs" / part
         if not folder.exists():
             with _making(folder) as making:
-                _write(_read(self.config, part), making / "00000.tar")
+                _write(self.read(self.config, part), making / "00000.tar")
         return folder
 
     def tokenizer(self) -> Path:
-        """A BPE of the clean training captions, the same for surrogates and victims."""
+        """Of surrogates and victims that have none: the one given, or a BPE of clean captions."""
         from mmjax.data.tokenizer import train_bpe
 
+        if self.mem.tokenizer:
+            return Path(self.mem.tokenizer)
         path = self.root / "tokenizer.json"
         if not path.exists():
-            texts = [row["txt"].decode() for row in _rows(self.pairs("train"))]
+            texts = [row["txt"].decode() for row in rows_of(self.pairs("train"))]
             train_bpe(texts, self.mem.vocab_size, path)
         return path
 
@@ -165,36 +210,14 @@ def _making(folder: Path) -> Iterator[Path]:
     making.rename(folder)
 
 
-def _read(config: ReproduceConfig, part: str) -> PairTable:
-    """The first photos of a split with their first captions, at the model's size; or scenes."""
-    from mmjax.models.presets import preset
-    from mmjax.train.batches import heldout_pairs, training_pairs
-    from mmjax.train.config import DataConfig
-
-    mem, size = config.mem, preset(config.mem.model).vision.image_size
-    data = parse(
-        DataConfig,
-        {"location": "scenes"}
-        | {"scenes": mem.photos, "scene_captions": mem.captions, "heldout_scenes": mem.test_photos}
-        if config.data == "scenes"
-        else {"location": config.data, "split": mem.train, "heldout_split": mem.test},
-    )
-    if part == "train":
-        table, photos, captions = training_pairs(data, size, seed=0), mem.photos, mem.captions
-    else:
-        table, photos, captions = heldout_pairs(data, size, seed=0), mem.test_photos, None
-    if table is None:
-        raise ConfigError(f"{config.data} has no split of its own to test on; set mem.test")
-    texts = tuple(each[:captions] for each in table.captions[:photos])
-    return table._replace(images=table.images[:photos], captions=texts)
-
-
 def _write(table: PairTable, path: Path) -> None:
+    number = itertools.count()
     with TarWriter(path) as tar:
-        for number, owner in enumerate(table.owners):
-            caption = number - int(np.argmax(table.owners == owner))
-            tar.add_member(f"{number:09d}.png", _png(Image.fromarray(table.images[owner])))
-            tar.add_member(f"{number:09d}.txt", table.captions[owner][caption].encode())
+        for owner, captions in enumerate(table.captions):
+            png = _png(Image.fromarray(table.images[owner : owner + 1][0]))
+            for caption, key in zip(captions, number, strict=False):
+                tar.add_member(f"{key:09d}.png", png)
+                tar.add_member(f"{key:09d}.txt", caption.encode())
 
 
 def _png(image: Image.Image) -> bytes:
@@ -203,7 +226,7 @@ def _png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _rows(folder: Path) -> Iterator[dict[str, bytes]]:
+def rows_of(folder: Path) -> Iterator[dict[str, bytes]]:
     """The members of every row of the shards in a folder, by their suffix."""
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -217,7 +240,7 @@ def _mix(photos: Path, captions: Path, clean: Path, recipe: Recipe, seed: int, o
     spared = _spared(clean, recipe.share, seed)
     change = ATTACKERS[recipe.attacker].change
     with TarWriter(out) as tar:
-        rows = zip(*map(_rows, (photos, captions, clean)), strict=True)
+        rows = zip(*map(rows_of, (photos, captions, clean)), strict=True)
         for number, (photo, caption, plain) in enumerate(rows):
             is_clean = plain["png"] in spared
             if recipe.part == "clean" and not is_clean:
@@ -232,6 +255,6 @@ def _mix(photos: Path, captions: Path, clean: Path, recipe: Recipe, seed: int, o
 
 def _spared(clean: Path, share: float, seed: int) -> set[bytes]:
     """The files of the photos that stay clean; those of a larger share are among a smaller's."""
-    files = list(dict.fromkeys(row["png"] for row in _rows(clean)))
+    files = list(dict.fromkeys(row["png"] for row in rows_of(clean)))
     order = keys.host(seed, "spared").permutation(len(files))
     return {files[i] for i in order[: round((1 - share) * len(files))]}

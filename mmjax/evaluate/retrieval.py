@@ -5,7 +5,10 @@ image; ties count as half. `auroc_matched` is the probability that a pair's cosi
 a caption with another image: what a detector of mismatched pairs lives on.
 """
 
+import bisect
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -69,43 +72,73 @@ def retrieval(
         `..._medr`, the median rank; `auroc_matched`.
     """
     rows = np.arange(len(image), dtype=np.int32)
+    found = group_retrieval(image, text, rows, owners, mesh=mesh)
+    found["auroc_matched"] = auroc_matched(image, text, owners)
+    return found
+
+
+def group_retrieval(
+    image: Float32[np.ndarray, "n d"],
+    text: Float32[np.ndarray, "m d"],
+    image_group: Int32[np.ndarray, " n"],
+    text_group: Int32[np.ndarray, " m"],
+    *,
+    mesh: Mesh | None = None,
+) -> dict[str, float]:
+    """`retrieval` where anything of the query's group is a right answer; the best-placed counts."""
     directions = {
-        "image_to_text": ranks(image, text, rows, owners, mesh=mesh),
-        "text_to_image": ranks(text, image, owners, rows, mesh=mesh),
+        "image_to_text": ranks(image, text, image_group, text_group, mesh=mesh),
+        "text_to_image": ranks(text, image, text_group, image_group, mesh=mesh),
     }
     found: dict[str, float] = {}
     for name, each in directions.items():
         for k in HITS:
             found[f"{name}_hit@{k}"] = 100 * float(np.mean(each <= k))
         found[f"{name}_medr"] = float(np.median(each))
-    found["auroc_matched"] = auroc_matched(image, text, owners)
     return found
 
 
 def chance(owners: Int32[np.ndarray, " m"], images: int) -> dict[str, float]:
-    """What `retrieval` finds of an encoder that knows nothing, exactly.
-
-    The best of an image's c captions among m is beyond rank r with probability
-    C(m - c, r) / C(m, r), averaged over images; the median is the least r where that is at most
-    one half. An image stands at each of n ranks with equal probability.
+    """What `retrieval` finds of an encoder that knows nothing, exactly (`group_chance`).
 
     Args:
         owners: for each caption, the row of its image.
         images: how many there are.
     """
-    captions = len(owners)
-    sizes, counts = np.unique(np.bincount(owners, minlength=images), return_counts=True)
-    taken = np.arange(captions)
-    missed = np.clip(captions - sizes[:, None] - taken[None], 0, None) / (captions - taken)[None]
-    beyond = np.average(np.cumprod(missed, axis=1), axis=0, weights=counts)
-    found = {
-        "image_to_text_medr": float(np.argmax(beyond <= 0.5)) + 1,
-        "text_to_image_medr": float(-(-images // 2)),
+    return group_chance(np.arange(images, dtype=np.int32), owners)
+
+
+def group_chance(
+    image_group: Int32[np.ndarray, " n"], text_group: Int32[np.ndarray, " m"]
+) -> dict[str, float]:
+    """What `group_retrieval` finds of an encoder that knows nothing, exactly.
+
+    The best of c right answers among m is beyond rank r with probability C(m - c, r) / C(m, r),
+    averaged over queries; the median is the least r where that is at most one half.
+    """
+    directions = {
+        "image_to_text": _by_chance(image_group, text_group),
+        "text_to_image": _by_chance(text_group, image_group),
     }
-    for k in HITS:
-        found[f"image_to_text_hit@{k}"] = 100 * float(1 - beyond[min(k, captions) - 1])
-        found[f"text_to_image_hit@{k}"] = 100 * min(1.0, k / images)
-    return found
+    return {
+        f"{name}_{figure}": v for name, each in directions.items() for figure, v in each.items()
+    }
+
+
+def _by_chance(
+    query_group: Int32[np.ndarray, " q"], gallery_group: Int32[np.ndarray, " g"]
+) -> dict[str, float]:
+    total, groups = len(gallery_group), 1 + max(query_group.max(), gallery_group.max())
+    right = np.bincount(gallery_group, minlength=groups)[query_group]
+    sizes, counts = (each.tolist() for each in np.unique(right, return_counts=True))
+
+    def beyond(rank: int) -> Fraction:
+        missed = sum(n * math.comb(total - c, rank) for c, n in zip(sizes, counts, strict=True))
+        return Fraction(missed, len(query_group) * math.comb(total, rank))
+
+    median = bisect.bisect_left(range(total + 1), True, key=lambda r: 2 * beyond(r) <= 1)
+    hits = {f"hit@{k}": float(100 * (1 - beyond(min(k, total)))) for k in HITS}
+    return {**hits, "medr": float(median)}
 
 
 def auroc_matched(

@@ -19,6 +19,7 @@ from mmjax.learn.step import Metrics, Step, jitted
 PyTree = Any
 BatchAt = Callable[[int], PyTree]
 OnMetrics = Callable[[int, dict[str, float]], None]
+OnState = Callable[[int, TrainState], None]
 
 PREFETCH = 2
 
@@ -68,6 +69,8 @@ def fit(
     checkpoint_every: int = 0,
     data: Mapping[str, Any] | None = None,
     on_metrics: OnMetrics | None = None,
+    on_state: OnState | None = None,
+    state_every: int = 0,
     stop: Callable[[], bool] | None = None,
 ) -> TrainState:
     """Train up to step `steps`; the same call continues where an interrupted one stopped.
@@ -87,6 +90,9 @@ def fit(
         data: what `batch_at` depends on (a fingerprint, a seed), as JSON; a checkpoint of other
             data is refused.
         on_metrics: called with (steps done, metrics) after every step, in order.
+        on_state: called with (steps done, state) every `state_every` steps, after that step's
+            `on_metrics` and before its checkpoint; the next step takes the state's buffers.
+        state_every: 0 never calls it.
         stop: asked after every step; when it says True the state is saved and RetryError raised.
             With several processes it must say the same in all of them (`core.distributed`).
 
@@ -132,6 +138,9 @@ def fit(
                 read()
                 unread = (done, metrics)
                 stopping = done < steps and stop is not None and stop()
+                if on_state is not None and state_every and done % state_every == 0:
+                    read()
+                    on_state(done, state)
                 due = bool(checkpoint_every) and done % checkpoint_every == 0
                 if stopping or due or done == steps:
                     read()

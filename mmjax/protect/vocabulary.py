@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int32
 
 from mmjax.core.errors import TokenizerError
 from mmjax.data.tokenizer import Tokenizer
-from mmjax.data.vocabulary import WORD_END
+from mmjax.data.vocabulary import FILLER, WORD_END
 
 _SAFE = re.compile(f"[a-z]{{2,}}{WORD_END}")
 
@@ -18,8 +18,9 @@ def allowed_tokens(tokenizer: Tokenizer, vocabulary: str) -> Bool[np.ndarray, " 
 
     `safe` are whole words of two and more letters a to z whose text is read as this one token: put
     in front of any caption, each is read back as itself. 32,849 of CLIP's 49,408 tokens are.
-    `natural` ones are among them (`wording`). `all` are all but the special tokens; a third of
-    them ends no word and grows together with what follows it when it is written as text
+    `natural` ones are among them (`wording`). `all` are all but the special tokens and those that
+    a small vocabulary is filled up with, which no text has; a third of CLIP's ends no word and
+    grows together with what follows it when it is written as text
     (facts/mem.md 1.3).
 
     Args:
@@ -38,6 +39,7 @@ def allowed_tokens(tokenizer: Tokenizer, vocabulary: str) -> Bool[np.ndarray, " 
         tokens = np.fromiter(safe.values(), np.int64, len(safe))
         allowed[tokens[(read.lengths == 3) & (read.ids[:, 1] == tokens)]] = True
     allowed[[words.start, words.end]] = False
+    allowed[[i for token, i in words.ids.items() if FILLER.fullmatch(token)]] = False
     if not allowed.any():
         raise TokenizerError("the tokenizer has no whole words of a to z to make triggers of")
     return allowed

@@ -80,6 +80,9 @@ class TrainConfig:
     )
     checkpoint_every: int = option(200, "steps between checkpoints; 0 = only at the end", low=0)
     log_every: int = option(20, "steps between lines of metrics.jsonl", low=1)
+    evaluate_every: int = option(
+        0, "steps between judgements by the held-out pairs (heldout.jsonl); 0 = at the end", low=0
+    )
     export_dtype: Literal["float32", "float16", "bfloat16"] = option(
         "float32", "how the exported model stores its numbers"
     )

@@ -46,6 +46,8 @@ from mmjax.train.pool import POOL_RULES, first_state, statistics
 from mmjax.train.sequence import run_stages
 from mmjax.train.stages import Records, Stage, plan, staged_schedule
 
+HELDOUT = "heldout.jsonl"
+"""What the held-out pairs say during training, a line a judgement."""
 Evaluate = Callable[[Towers, Mapping[str, Any], Tokenizer, PairTable], dict[str, float]]
 
 
@@ -77,13 +79,14 @@ def train(
 
     Args:
         config: the run; another one is refused on a folder that holds this one.
-        out_dir: run folder: `metrics.jsonl`, `checkpoints/`, `tokenizer.json`, `model/`,
-            `training.png`, `summary.json`; `judged/` what a defence finds of every pair; under ABL
-            `losses.parquet` and `isolated.parquet`.
+        out_dir: run folder: `metrics.jsonl`, `heldout.jsonl`, `checkpoints/`, `tokenizer.json`,
+            `model/`, `training.png`, `summary.json`; `judged/` what a defence finds of every pair;
+            under ABL `losses.parquet` and `isolated.parquet`.
         mesh: batches are split over its axis `data`, parameters as `config.fsdp` says.
         pairs: what is learned from, decoded at the model's size; None reads `config.data`.
         evaluate: judges the trained towers on the held-out pairs
-            (`evaluate.retrieval.evaluate_pairs`); None skips it.
+            (`evaluate.retrieval.evaluate_pairs`), at the end and every `config.evaluate_every`
+            steps; None skips it.
         stop: asked after every step; True saves the state and raises RetryError.
 
     Raises:
@@ -105,8 +108,26 @@ def train(
         if run is not None:
             run.log("data", images=len(table.images), skipped=table.skipped)
         data = {"images_and_captions": fingerprint(table), "weights": start.fingerprint}
+        heldout: PairTable | None = None
+        if evaluate and run is not None:
+            heldout = heldout_pairs(config.data, size, seed=config.seed)
+
+        def judge_heldout(done: int, variables: Mapping[str, Any]) -> None:
+            if evaluate and heldout:
+                figures = evaluate(towers, variables, tokenizer, heldout)
+                record.append(out_dir / HELDOUT, done, figures)
+
         variables = _fit(
-            config, out_dir, towers, start.variables, tokenizer, table, data, mesh=mesh, stop=stop
+            config,
+            out_dir,
+            towers,
+            start.variables,
+            tokenizer,
+            table,
+            data,
+            mesh=mesh,
+            stop=stop,
+            judge_heldout=judge_heldout,
         )
         summary: dict[str, Any] = {
             "steps": config.steps,
@@ -120,7 +141,6 @@ def train(
             record.plot(log, out_dir / "training.png", chance=math.log(config.batch_size))
             save_weights(folder, shape, variables, tokenizer_path, config.export_dtype)
             summary["last"] = record.read(log)[-1]
-            heldout = evaluate and heldout_pairs(config.data, size, seed=config.seed)
             if evaluate and heldout:
                 summary["heldout"] = evaluate(towers, variables, tokenizer, heldout)
             write_json(out_dir / "summary.json", summary)
@@ -167,6 +187,7 @@ def _fit(
     *,
     mesh: Mesh,
     stop: Callable[[], bool] | None,
+    judge_heldout: Callable[[int, Mapping[str, Any]], None],
 ) -> dict[str, Any]:
     """Run the loop; returns the trained variables, or their averages, whole."""
     key = jax.random.key(config.seed)
@@ -208,6 +229,10 @@ def _fit(
         )
         return judge(kind, pairs, batch_size=config.batch_size, seed=config.seed)
 
+    def trained(state: TrainState) -> dict[str, Any]:
+        params, model_state = state.average if averaged else (state.params, state.model_state)
+        return gather({"params": params, "batch_stats": statistics(model_state)}, mesh)
+
     with _metrics(config, out_dir, schedule) as on_metrics:
 
         def fit_stage(stage: Stage, records: Records) -> TrainState:
@@ -223,14 +248,15 @@ def _fit(
                 checkpoint_every=config.checkpoint_every,
                 data=data,
                 on_metrics=on_metrics,
+                on_state=lambda done, state: judge_heldout(done, trained(state)),
+                state_every=config.evaluate_every,
                 stop=stop,
             )
 
         state, records = run_stages(stages, fit_stage, judge_pairs, out_dir)
     if config.defence.name == "abl" and distributed.is_primary():
         write_isolation(out_dir, table, records, config.defence.abl)
-    params, model_state = state.average if averaged else (state.params, state.model_state)
-    return gather({"params": params, "batch_stats": statistics(model_state)}, mesh)
+    return trained(state)
 
 
 @contextlib.contextmanager
@@ -248,7 +274,8 @@ def _metrics(
         def on_metrics(done: int, metrics: dict[str, float]) -> None:
             nonlocal shown
             if shown is None:
-                record.forget(log, done)
+                for file in (log, out_dir / HELDOUT):
+                    record.forget(file, done)
                 shown = meter(config.steps - done + 1, "train", unit="step")
             shown.update()
             if done % config.log_every == 0 or done == config.steps:

@@ -139,7 +139,7 @@ def test_figure6_counts_the_benign_set(reproduce: Reproduce) -> None:
     assert [r["q"] for r in rows if r["ablation"] == "q"][:6] == [10, 25, 50, 100, 200, 400]
 
 
-@pytest.mark.parametrize("file", sorted(Path(ROOT, "configs", "reproduce").glob("*.py")))
+@pytest.mark.parametrize("file", sorted(Path(ROOT, "configs", "reproduce").glob("cfbd_*.py")))
 def test_configurations_of_paper_scale_parse(file: Path) -> None:
     config = parse(ReproduceConfig, from_file(f"reproduce/{file.stem}"))
     assert config.scale == "paper"

@@ -9,40 +9,105 @@ import pytest
 from PIL import Image
 
 from mmjax.core.config import parse
-from mmjax.core.errors import ConfigError
+from mmjax.core.config_file import from_file
+from mmjax.core.errors import ConfigError, InputError
 from mmjax.data.scenes import scene_arrays
 from mmjax.data.sources import open_source
-from mmjax.evaluate import mem, mem_figures, mem_plots
+from mmjax.evaluate import mem, mem_faces, mem_figures, mem_plots, mem_victims
 from mmjax.evaluate.experiment import MemConfig, ReproduceConfig
 from mmjax.evaluate.mem_methods import PROTECTIONS, method
-from mmjax.evaluate.mem_pages import write_partial, write_robustness, write_sets, write_table3
+from mmjax.evaluate.mem_pages import (
+    write_partial,
+    write_robustness,
+    write_sets,
+    write_table2,
+    write_table3,
+    write_table4,
+)
 from mmjax.evaluate.mem_sets import Recipe, Workshop
+from mmjax.evaluate.mem_settings import settings
 from mmjax.evaluate.tables import write_results
 from mmjax.models import presets
 from mmjax.protect.config import ProtectConfig
+from tests.conftest import ROOT
 from tests.protect.conftest import MODEL
+
+
+def check(name, config):
+    """A protection of a configuration is valid, and its surrogate a model."""
+    told = parse(
+        ProtectConfig,
+        {"inputs": ("x",), "output": "shards", **method(name, settings(config), "tokenizer.json")},
+    )
+    assert told.epsilon == 8
+    assert bool(told.trigger_length) == ("trigger" in name or "prefix" in name or "mem" in name)
+    assert (told.noise.goal == "maximise") == name.startswith("uap")
+    assert told.noise.shuffle == name.startswith("mem")
+    model = told.surrogate.model
+    assert model.preset in presets.PRESETS, "the experiments' default is a model"
+    assert model.weights == config.weights
+    assert bool(model.weights) != bool(model.tokenizer)
+    return told
 
 
 @pytest.mark.parametrize("name", PROTECTIONS)
 def test_every_set_is_a_valid_protection(name):
-    values = method(name, MemConfig(), "tokenizer.json")
-    config = parse(ProtectConfig, {"inputs": ("x",), "output": "shards", **values})
-    assert config.epsilon == 8
-    assert bool(config.trigger_length) == ("trigger" in name or "prefix" in name or "mem" in name)
-    assert (config.noise.goal == "maximise") == name.startswith("uap")
-    assert config.noise.shuffle == name.startswith("mem")
-    assert config.surrogate.model.preset in presets.PRESETS, "the experiments' default is a model"
+    small, paper = (check(name, ReproduceConfig(scale=scale)) for scale in ("small", "paper"))
+    assert small.noise.scope == "image"
+    assert paper.noise.scope == ("image" if name == "mem_plus" else "pair")
+    assert paper.surrogate.model.preset == "RN50"
 
 
 def test_sets_differ():
-    made = {name: str(method(name, MemConfig(), "")) for name in PROTECTIONS}
+    made = {name: str(method(name, settings(ReproduceConfig()), "")) for name in PROTECTIONS}
     assert len(set(made.values())) == len(made)
+
+
+PAPERS = sorted((ROOT / "configs" / "reproduce").glob("mem_*.py"))
+
+
+@pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
+def test_configurations_of_paper_scale_parse(file):
+    config = parse(ReproduceConfig, from_file(f"reproduce/{file.stem}"))
+    assert config.scale == "paper"
+    assert config.data
+    told = settings(config)
+    assert [spec.rpartition(":")[2] for spec in told.victims] == ["RN50", "RN101", "ViT-B-32"]
+    assert told.surrogate == told.victims[0]
+    assert (told.batch_size, told.context_length) == (128, 77)
+    pairs = {"mem_flickr8k": 30_000, "mem_flickr30k": 145_000, "mem_coco": 566_435}
+    if file.stem == "mem_faces":
+        assert told.steps == 10 * (58_797 // 128)
+        assert told.learning_rate == 1e-5
+    else:
+        assert told.steps == pytest.approx(32 * pairs[file.stem] / 128, rel=1e-3)
+    for name in PROTECTIONS:
+        check(name, config)
+    assert f"--config=reproduce/{file.stem} " in file.read_text()
+
+
+def test_the_scale_fills_what_is_not_said_and_weights_go_before():
+    said = ReproduceConfig(mem=MemConfig(photos=7, model="demo"))
+    assert (settings(said).photos, settings(said).surrogate, settings(said).rounds) == (
+        7,
+        "demo",
+        4,
+    )
+    given = dataclasses.replace(said, weights="mmjax-dir:x")
+    assert settings(given).surrogate == "mmjax-dir:x"
+    assert settings(given).victims == ("mmjax-dir:x",)
+    with pytest.raises(ConfigError, match="KIND:FOLDER, got 'demo'"):
+        settings(dataclasses.replace(said, weights="demo"))
 
 
 @pytest.fixture(scope="module")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "tiny", MODEL)
+        other = dataclasses.replace(MODEL.vision, patch_size=8)
+        patch.setitem(
+            presets.PRESETS, "other", dataclasses.replace(MODEL, name="other", vision=other)
+        )
         yield MODEL
 
 
@@ -201,7 +266,7 @@ def test_whole_tables_resume_and_are_written(data, tiny, tmp_path, monkeypatch):
         page = (tmp_path / "r.md").read_text()
         assert wanted[name] in page
     assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["set"] == "mem-plus"
-    monkeypatch.setattr(mem, "_measure", lambda *args: pytest.fail("measured again"))
+    monkeypatch.setattr(mem_victims, "train_victim", lambda *args: pytest.fail("measured again"))
     assert mem.table1(config, tmp_path, said.append) == rows
     longer = dataclasses.replace(config, mem=dataclasses.replace(config.mem, steps=5))
     with pytest.raises(pytest.fail.Exception, match="measured again"):
@@ -238,3 +303,108 @@ def test_figures_and_table3_are_measured_and_drawn(data, tiny, tmp_path):
 def test_an_unknown_set_is_refused(data, tiny, tmp_path):
     with pytest.raises(ConfigError, match="unknown 'mem_4'; known: clean, em_paper"):
         mem.table1(small(data, tiny, sets=("mem_4",)), tmp_path, lambda line: None)
+
+
+PEOPLE, EACH = 4, 7
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A folder a person; a fifth person has too few photos."""
+    folder = tmp_path_factory.mktemp("faces")
+    for person in range(PEOPLE + 1):
+        own = folder / f"person {person}"
+        own.mkdir()
+        count = EACH if person < PEOPLE else 2
+        for i, pixels in enumerate(scene_arrays(count, 10 + person, 32, captions=1).images):
+            Image.fromarray(pixels).save(own / f"{i}.png")
+    return folder
+
+
+def of_faces(faces, tiny, **mem):
+    few = {"person_photos": 3, "person_test_photos": 2, "batch_size": 4}
+    return small(faces, tiny, **few | mem)
+
+
+def test_new_photos_of_people_are_in_no_training_set(faces, tiny):
+    config = of_faces(faces, tiny)
+    train, test = (mem_faces.read_faces(config, part) for part in ("train", "test"))
+    assert (len(train.images), len(test.images)) == (3 * PEOPLE, 2 * PEOPLE)
+    used = {image.tobytes() for image in train.images[:]} | {i.tobytes() for i in test.images[:]}
+    assert len(used) == 5 * PEOPLE, "disjoint, and no photo twice"
+    asked, people = mem_faces.people_of(test)
+    assert people.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    for number, own in enumerate(train.captions):
+        name = asked[number // 3].removeprefix("a photo of ")
+        assert len(set(own)) == 2
+        assert all(name in caption for caption in own)
+        files = (faces / f"person {number // 3}").iterdir()
+        pixels = {np.asarray(Image.open(p)).tobytes() for p in files}
+        assert train.images[number].tobytes() in pixels, "names go with people"
+    with pytest.raises(InputError, match="no two people with more than 7 photos"):
+        mem_faces.read_faces(of_faces(faces, tiny, person_test_photos=7), "test")
+
+
+def test_invented_names_are_all_different():
+    told = [name.split() for name in mem_faces.names(380)]
+    assert all(len(set(part)) == 380 for part in zip(*told, strict=True))
+    assert mem_faces.names(5) == mem_faces.names(380)[:5]
+
+
+@pytest.mark.slow
+def test_faces_are_protected_and_asked_about(faces, tiny, tmp_path, monkeypatch):
+    config = of_faces(faces, tiny, sets=("clean", "mem_3"), victims=("tiny", "other"))
+    rows = mem_faces.table4(config, tmp_path, lambda line: None)
+    names = ["clean", "mem_3", "clean@other", "mem_3@other"]
+    assert [row["name"] for row in rows] == ["before@tiny", "before@other", *names, "chance"]
+    assert (rows[-1]["people"], rows[-1]["photos"]) == (PEOPLE, 2 * PEOPLE)
+    assert rows[-1]["image_to_text_hit@1"] == 100 / PEOPLE
+    assert rows[0]["image_to_text_medr"] >= 1
+    write_results(tmp_path / "r.json", rows, title="t", command="c")
+    write_table4(tmp_path / "r.json", tmp_path / "r.md")
+    page = (tmp_path / "r.md").read_text()
+    assert "4 people; 8 photos that no victim was trained on." in page
+    assert "| victim | before training | clean | MEM-3 |" in page
+    assert "image → text, Hit@1 (chance 25.0):" in page
+    assert "other: MEM-3 protects: **" in page
+    config = dataclasses.replace(config, mem=dataclasses.replace(config.mem, sets=()))
+    monkeypatch.setattr(mem_victims, "train_victim", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(mem_faces, "train_victim", lambda *args: pytest.fail("trained again"))
+    clean, protected, chance = mem_faces.figure7(config, tmp_path, lambda line: None)
+    assert chance["set"] == "chance"
+    for own, told in zip(clean["people"], protected["people"], strict=True):
+        assert told["person"] == own["person"]
+        assert told["caption"].endswith(f" {own['caption']}")
+        change = np.array(told["photo"]) - np.array(own["photo"])
+        assert 0 < np.abs(change).max() <= 8
+        assert len(set(own["answers"])) == mem_faces.ANSWERS
+    write_results(tmp_path / "f.json", [clean, protected, chance], title="t", command="c")
+    mem_plots.write_figure7(tmp_path / "f.json", tmp_path / "f.md")
+    assert "names that get a right photo, %" in (tmp_path / "f.md").read_text()
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_other_victims_and_curves(data, tiny, tmp_path):
+    config = small(data, tiny, sets=("clean", "mem_3"), victims=("tiny", "other"))
+    rows = mem.table2(config, tmp_path, lambda line: None)
+    names = ["clean", "mem_3", "clean@other", "mem_3@other"]
+    assert [row["name"] for row in rows] == [*names, "chance"]
+    assert rows[0]["image_to_text_medr"] != rows[2]["image_to_text_medr"]
+    write_results(tmp_path / "r.json", rows, title="t", command="c")
+    write_table2(tmp_path / "r.json", tmp_path / "r.md")
+    page = (tmp_path / "r.md").read_text()
+    assert "image → text, MedR (chance " in page
+    assert "| other | " in page
+    assert "tiny: MEM-3 protects: **" in page
+    with pytest.raises(ConfigError, match="an epoch has 5 steps, config.mem.steps is 4"):
+        mem_figures.figure4(config, tmp_path, lambda line: None)
+    longer = dataclasses.replace(config, mem=dataclasses.replace(config.mem, steps=11))
+    clean, protected, chance = mem_figures.figure4(longer, tmp_path, lambda line: None)
+    for row in (clean, protected):
+        assert [len(row[key]) for key in ("loss", *mem_figures.MEDR)] == [2, 2, 2]
+    assert clean["loss"] != protected["loss"]
+    write_results(tmp_path / "r.json", [clean, protected, chance], title="t", command="c")
+    mem_plots.write_figure4(tmp_path / "r.json", tmp_path / "r.md")
+    assert "MEM-3's falls faster than EM's: **cannot be told**" in (tmp_path / "r.md").read_text()
+    assert (tmp_path / "r.png").stat().st_size > 10_000

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,15 @@ from PIL import Image
 from mmjax.data.scenes import scene_arrays
 from mmjax.evaluate.experiment import ReproduceConfig
 from mmjax.evaluate.reproduce import run_experiment
-from mmjax.evaluate.retrieval import HITS, auroc_matched, chance, ranks, retrieval
+from mmjax.evaluate.retrieval import (
+    HITS,
+    auroc_matched,
+    chance,
+    group_chance,
+    group_retrieval,
+    ranks,
+    retrieval,
+)
 from mmjax.evaluate.tables import read_results
 
 
@@ -82,6 +91,38 @@ def test_chance_is_what_random_ranks_give():
         assert found[f"image_to_text_hit@{k}"] == pytest.approx(100 * np.mean(best <= k), abs=0.7)
         assert found[f"text_to_image_hit@{k}"] == 5 * k
     assert abs(found["image_to_text_medr"] - np.median(best)) <= 1
+
+
+def test_photos_of_a_person_share_a_name():
+    """Any photo of the person counts, the best-placed one; by hand, and for a blind encoder."""
+    image = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], np.float32)
+    names = np.array([[1, 0], [0, 1]], np.float32)
+    people = np.array([0, 1, 0, 1], np.int32)
+    found = group_retrieval(image, names, people, np.arange(2, dtype=np.int32))
+    # photos 1 and 2 are nearer to the other's name; both names find a photo of theirs first
+    assert found["image_to_text_hit@1"] == 50
+    assert found["image_to_text_medr"] == 1.5
+    assert found["text_to_image_hit@1"] == 100
+    blind = group_retrieval(
+        np.ones_like(image), np.ones_like(names), people, np.arange(2, dtype=np.int32)
+    )
+    assert blind["image_to_text_medr"] == 1.5, "a tie with the other name"
+    assert blind["text_to_image_medr"] == 2.0, "ties with both photos of the other person"
+
+
+def test_chance_by_groups_counts_all_orders():
+    """Every order of a small gallery, one by one."""
+    images, names = np.array([0, 0, 1, 2, 2], np.int32), np.array([0, 1, 2], np.int32)
+    best = [
+        1 + min(place for place, i in enumerate(order) if images[i] == name)
+        for order in itertools.permutations(range(5))
+        for name in names
+    ]
+    found = group_chance(images, names)
+    assert found["text_to_image_hit@1"] == pytest.approx(100 * np.mean(np.array(best) == 1))
+    assert found["text_to_image_medr"] == np.median(best) == 2
+    assert found["image_to_text_hit@1"] == pytest.approx(100 / 3)
+    assert found["image_to_text_medr"] == 2
 
 
 def test_chance_of_fewer_captions_than_k_is_certain():

@@ -73,6 +73,18 @@ def test_the_callers_state_survives():
     np.testing.assert_array_equal(state.params["w"], np.zeros((8, 3)))
 
 
+def test_states_are_shown_after_their_metrics(uninterrupted):
+    told = []
+    state, seen = run(
+        on_state=lambda done, state: told.append((done, int(state.step), state.params["w"].copy())),
+        state_every=10,
+    )
+    assert [each[:2] for each in told] == [(10, 10), (20, 20)]
+    np.testing.assert_array_equal(told[-1][2], state.params["w"])
+    assert not np.array_equal(told[0][2], told[1][2])
+    assert seen == uninterrupted[1]
+
+
 def test_two_interruptions_change_no_bit(uninterrupted, tmp_path):
     losses = []
     for length in (6, 5):

@@ -53,6 +53,15 @@ def test_special_tokens_are_never_allowed(tokenizer, vocabulary):
         assert allowed.sum() == tokenizer.vocab_size - 2
 
 
+def test_tokens_that_fill_a_small_vocabulary_up_are_never_allowed():
+    filled = build_tokenizer(train_vocabulary({"ab": 9, "cd": 5}, 520))
+    fillers = [i for token, i in filled.vocabulary.ids.items() if "unused" in token]
+    allowed = allowed_tokens(filled, "all")
+    assert len(fillers) == 4
+    assert not allowed[fillers].any()
+    assert allowed.sum() == 520 - 2 - 4
+
+
 def test_a_word_that_merges_do_not_make_is_not_safe():
     """`ab` is a token, but its characters are merged otherwise first."""
     tokenizer = build_tokenizer(train_vocabulary({"ab": 9, "cd": 5}, 520))

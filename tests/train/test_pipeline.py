@@ -25,6 +25,7 @@ CONFIG = TrainConfig(
     batch_size=16,
     checkpoint_every=5,
     log_every=1,
+    evaluate_every=8,
 )
 
 
@@ -57,6 +58,14 @@ def test_the_loss_goes_down_and_is_written(finished):
     assert (folder / "training.png").stat().st_size > 10_000
 
 
+def test_held_out_pairs_judge_on_the_way(finished):
+    folder, result = finished
+    lines = [json.loads(line) for line in (folder / "heldout.jsonl").read_text().splitlines()]
+    assert [line.pop("step") for line in lines] == [8, 16, 24]
+    assert lines[-1] == result.summary["heldout"]
+    assert lines[0] != lines[-1]
+
+
 def test_the_export_is_the_trained_model(finished):
     _, result = finished
     weights = load_weights(f"mmjax-dir:{result.folder}")
@@ -77,11 +86,12 @@ def test_a_run_stopped_twice_exports_the_same_bytes(finished, tmp_path):
                 CONFIG,
                 tmp_path / "out",
                 mesh=make_mesh(),
+                evaluate=evaluate_pairs,
                 stop=lambda asked=asked: next(asked, None) is None,
             )
     train(CONFIG, tmp_path / "out", mesh=make_mesh(), evaluate=evaluate_pairs)
     folder, _ = finished
-    for name in ("model/model.safetensors", "metrics.jsonl", "summary.json"):
+    for name in ("model/model.safetensors", "metrics.jsonl", "heldout.jsonl", "summary.json"):
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
 
 

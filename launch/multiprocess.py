@@ -12,6 +12,7 @@ others, and its exit code is this one's; SIGTERM and SIGINT go on to all of them
   --processes=2   how many
   --devices=N     simulate N CPU devices in each; without it a process takes what JAX finds
   --dry_run       print the commands and run nothing
+  MMJAX=...       the command, if it is not that of this checkout
 """
 
 import contextlib
@@ -29,7 +30,8 @@ from typing import IO
 
 GRACE = 60.0
 """Seconds from SIGTERM to SIGKILL: a training saves its state meanwhile."""
-MMJAX = (sys.executable, "-c", "from mmjax.cli import entry_point; entry_point()")
+OWN = (sys.executable, "-c", "from mmjax.cli import entry_point; entry_point()")
+MMJAX = (os.environ["MMJAX"],) if os.environ.get("MMJAX") else OWN
 
 
 def commands(verb: str, arguments: Sequence[str], processes: int) -> list[list[list[str]]]:

@@ -189,6 +189,35 @@ def hashes(folder: Path, *, without: Sequence[str] = ()) -> dict[str, str]:
     }
 
 
+def check_same_scan(made: Path, wanted: Path) -> None:
+    """Two scans of one set left the same bytes.
+
+    Not compared is what tells of the run itself: its times, its processes, its parts. The page
+    names the run's folder, and the decision's journal entry holds the hash of the page.
+    """
+    one, other = (
+        hashes(out, without=("lock", "log.jsonl", "run.json", "parts")) for out in (made, wanted)
+    )
+    page = str(Path("report", "index.html"))
+    for name in (page, str(Path("journal", "stage", "decision.json"))):
+        assert one.pop(name)
+        assert other.pop(name)
+    assert one == other
+    assert any(Path(name).parts[0] == "verdicts" for name in one)
+    pages = [(out / page).read_text().replace(str(out), "RUN") for out in (made, wanted)]
+    assert pages[0] == pages[1]
+
+
+def encoded_by_parts(out: Path) -> list[str]:
+    """Shards that processes with --part say they encoded, in order of their names."""
+    lines = [
+        json.loads(line)
+        for file in (out / "parts").glob("*.jsonl")
+        for line in file.read_text().splitlines()
+    ]
+    return sorted(line["name"] for line in lines if line["event"] == "shard")
+
+
 def check_accounts(out: Path, summary: dict[str, Any], rows: int) -> pa.Table:
     """The law of every scan: each input row is in one verdict row and in one manifest."""
     table = verdicts(out)

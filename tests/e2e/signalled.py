@@ -1,6 +1,8 @@
 """A verb that is signalled when it has journalled so many shards: no race with a fast machine.
 
 python -m tests.e2e.signalled SIGNAL SHARDS VERB ...
+
+With SIGNAL 0 it waits there until another process sends one.
 """
 
 import os
@@ -21,7 +23,10 @@ def signal_after(shards: int, number: int) -> None:
         finish(run, unit, outputs, **values)
         done += unit.isdigit()  # other units of work have names
         if done == shards:
-            os.kill(os.getpid(), number)
+            if number:
+                os.kill(os.getpid(), number)
+            else:
+                signal.pause()
 
     RunDir.finish = finish_and_signal
 

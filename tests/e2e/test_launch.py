@@ -1,15 +1,14 @@
 """The launchers: a verb gets onto machines, its exit code comes back.
 
-Machines that are not here are stood in for by programs that write down how they were called.
+Machines that are not here are stood in for by programs that write down how they were called;
+`test_multiprocess` has the launcher that needs no other machine.
 """
 
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import SECONDS, World, environment, hashes, verdicts
+from tests.e2e.conftest import SECONDS, environment
 from tests.e2e.jobset_schema import JOBSET
 
 pytestmark = pytest.mark.e2e
@@ -81,52 +80,6 @@ def test_local_hands_on_the_exit_code_and_wants_a_verb() -> None:
     ran = launch("local.sh")
     assert ran.returncode == 2
     assert ran.stderr.startswith("usage: launch/local.sh VERB")
-
-
-@pytest.mark.slow
-def test_two_processes_scan_as_one(world: World, scanned: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    ran = launch(
-        "multiprocess.py", "--devices=4", "scan", world.shards, *world.flags, f"--out={out}"
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert {line[:4] for line in ran.stdout.splitlines()} == {"[0] ", "[1] "}
-    assert verdicts(out).equals(verdicts(scanned))
-    assert hashes(out / "verdicts") == hashes(scanned / "verdicts")
-
-
-@pytest.mark.slow
-def test_a_failure_ends_all_processes_and_is_the_exit_code(world: World, tmp_path: Path) -> None:
-    ran = launch("multiprocess.py", "scan", "nowhere.tar", f"--out={tmp_path / 'run'}")
-    assert ran.returncode == 2
-    assert "[1] mmjax: error" in ran.stdout or "[0] mmjax: error" in ran.stdout
-    assert launch("multiprocess.py").returncode == 2
-    assert launch("multiprocess.py", "--prozesses=2", "scan").returncode == 2
-
-
-@pytest.mark.slow
-def test_sigterm_reaches_every_process(world: World, tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [LAUNCH / "multiprocess.py", "train", "--config=train/demo", f"--weights={world.weights}",
-         f"--out={tmp_path / 'run'}", "--steps=100000", "--config.data.scenes=32",
-         "--config.data.heldout_scenes=0", "--config.batch_size=8", "--config.log_every=1"],
-        env=environment() | {"PATH": f"{BIN}:{os.environ['PATH']}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as ran:  # fmt: skip
-        try:
-            metrics = tmp_path / "run" / "metrics.jsonl"
-            deadline = time.monotonic() + SECONDS
-            while not (metrics.exists() and metrics.read_text().count("\n") > 2):
-                assert ran.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
-            ran.send_signal(signal.SIGTERM)
-            said, _ = ran.communicate(timeout=SECONDS)
-        finally:
-            ran.terminate()
-    assert ran.returncode == 42, said
-    assert said.count("start the same command again") == 2
 
 
 @pytest.mark.parametrize(("first", "step"), [(1, 1), (0, 2), (3, 5)])

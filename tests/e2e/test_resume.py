@@ -13,7 +13,7 @@ import pytest
 from mmjax.cli import main
 from mmjax.data.scenes import write_scenes
 from tests.conftest import ROOT
-from tests.e2e.conftest import SECONDS, Run, World, environment, hashes
+from tests.e2e.conftest import SECONDS, Run, World, check_same_scan, environment, hashes
 
 pytestmark = pytest.mark.e2e
 SHARDS = 24
@@ -23,8 +23,6 @@ INTERRUPTIONS = (
     (signal.SIGINT, 130, "mmjax: interrupted"),
 )
 """Signal, exit code, what is said."""
-UNEQUAL = ("lock", "log.jsonl", "run.json")
-"""Files that tell of the run itself: its times, its process, its folder."""
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +93,7 @@ def test_interrupted_again_and_again_it_ends_at_the_same_bytes(
     encoded = [line["name"] for line in log if line["event"] == "shard"]
     assert SHARDS - len(moments) <= len(set(encoded))
     assert len(encoded) <= SHARDS + len(moments), "at most one shard is done twice each time"
-    same_as_whole(out, whole)
-
-
-def same_as_whole(out: Path, whole: Path) -> None:
-    """All is equal byte for byte but the page, which names the run's folder, and its hash."""
-    resumed, wanted = hashes(out, without=UNEQUAL), hashes(whole, without=UNEQUAL)
-    page = str(Path("report", "index.html"))
-    for name in (page, str(Path("journal", "stage", "decision.json"))):
-        assert resumed.pop(name)
-        assert wanted.pop(name)
-    assert resumed == wanted
-    pages = [(folder / page).read_text().replace(str(folder), "RUN") for folder in (out, whole)]
-    assert pages[0] == pages[1]
+    check_same_scan(out, whole)
 
 
 @pytest.mark.slow

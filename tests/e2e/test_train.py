@@ -56,9 +56,9 @@ def end(*started: subprocess.Popen[str]) -> tuple[list[int], str]:
 
 
 def two(world: World, out: Path, *more: str, stop: int | str) -> tuple[list[int], str]:
-    """Two processes of two devices each; the first is signalled after `stop` steps."""
+    """Two processes of four devices each; the first is signalled after `stop` steps."""
     arguments = (*OPTIONS, f"--weights={world.weights}", f"--out={out}", *more)
-    return together("train", *arguments, stop=stop, devices=2)
+    return together("train", *arguments, stop=stop, devices=4)
 
 
 def together(
@@ -84,9 +84,9 @@ def curve(out: Path, steps: int = STEPS) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process with four devices that nobody interrupted."""
+    """The run of one process with eight devices that nobody interrupted."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    codes, said = end(start(world, out, stop=0, devices=4))
+    codes, said = end(start(world, out, stop=0, devices=8))
     assert codes == [0], said
     return out
 
@@ -96,11 +96,11 @@ def test_sigterm_saves_and_exits_42_and_the_same_command_ends_at_the_same_bytes(
     world: World, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    codes, said = end(start(world, out, stop=5, devices=4))
+    codes, said = end(start(world, out, stop=5, devices=8))
     assert codes == [42], said
     assert "stopped after step 6 of 60; start the same command again" in said
     assert (out / "checkpoints" / "6").is_dir()
-    codes, said = end(start(world, out, stop=0, devices=4))
+    codes, said = end(start(world, out, stop=0, devices=8))
     assert codes == [0], said
     assert hashes(out / "model") == hashes(whole / "model")
     assert (out / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
@@ -147,7 +147,7 @@ def test_two_processes_judge_and_split_the_pairs_as_one_does(world: World, tmp_p
         "--config.checkpoint_every=0",
     )
     alone, together = tmp_path / "alone", tmp_path / "together"
-    codes, said = end(start(world, alone, *defended, stop=0, devices=4))
+    codes, said = end(start(world, alone, *defended, stop=0, devices=8))
     assert codes == [0], said
     codes, said = two(world, together, *defended, stop=5)
     assert codes == [42, 42], said

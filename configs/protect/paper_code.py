@@ -1,9 +1,10 @@
 """MEM-3 as its authors' code computes it: a random trigger and a noise of its own for each pair.
 
 20 rounds of 200 training steps and 8 steps of noise; triggers are searched in the first five. Where
-this differs from the code: noise is whole grey levels, no special token is ever chosen, a batch
-holds no photo twice, and the pairs that do not fill a batch are not left out. `trigger.length=5`
-gives MEM-5.
+this differs from the code: noise is whole grey levels and keeps photos in their range; no special
+token is ever drawn or chosen, and a caption that is cut keeps its end token; a batch holds no photo
+twice, and the pairs that do not fill a batch are not left out; the norms of a ResNet's shortcuts
+are not decayed. `trigger.length=5` gives MEM-5.
 
 mmjax protect INPUT --config=protect/paper_code --tokenizer=CLIP --out=protected
 """

@@ -27,6 +27,7 @@ from mmjax.protect.folder import (
     output_name,
     read_captions,
     refuse_overlap,
+    taken_names,
 )
 from mmjax.protect.guard import Guard, find_noise, find_trigger, make_guard, square_of
 from mmjax.protect.photos import add_noise, format_of, read_photo, write_photo
@@ -89,10 +90,10 @@ def protect_photos(
     with RunDir.open(
         out_dir, verb="protect", config=config, facts={"weights": guard.fingerprint}
     ) as run:
-        rows = []
+        rows, taken = [], taken_names(photos)
         for name in progress(photos, total=len(photos), what="protecting"):
             own = captions.get(name) or (caption_from(name),)
-            row = _protect(run, guard, folder, name, own, set(photos), given=name in captions)
+            row = _protect(run, guard, folder, name, own, taken, given=name in captions)
             rows.append(row)
             if row["status"] != "ok":
                 why = f"{STATUSES[row['status']]} ({row['message']})"

@@ -3,7 +3,9 @@
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
 
 from mmjax.core.errors import InputError
@@ -69,20 +71,31 @@ def _looks_like_one(path: Path) -> bool:
         return False
 
 
-def output_name(name: str, written: Format, taken: Sequence[str] | set[str]) -> str:
+def taken_names(photos: Sequence[str]) -> set[str]:
+    """What no changed name may be: a photo's own name, or one that several would be changed to."""
+    stems = Counter(PurePosixPath(name).with_suffix("").as_posix() for name in photos)
+    shared = [stem for stem, count in stems.items() if count > 1]
+    return {*photos, *(stem + suffixes[0] for stem in shared for suffixes in SUFFIXES.values())}
+
+
+def output_name(name: str, written: Format, taken: AbstractSet[str]) -> str:
     """The name of the protected file: the photo's own where it fits the format.
 
     Args:
         name: of the photo, relative.
         written: the format of the protected file.
-        taken: names of all photos; a changed name that is among them gets the old suffix too.
+        taken: see `taken_names`; a changed name that is among them keeps the old suffix too.
     """
     path = PurePosixPath(name)
     if path.suffix.lower() in SUFFIXES[written]:
         return name
     suffix = SUFFIXES[written][0]
     renamed = path.with_suffix(suffix).as_posix()
-    return renamed if renamed not in taken else f"{name}{suffix}"
+    if renamed in taken:
+        renamed = f"{name}{suffix}"
+    while renamed in taken:
+        renamed += suffix
+    return renamed
 
 
 def read_captions(folder: Path, file: str, photos: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -2,13 +2,8 @@
 
 import dataclasses
 import http.server
-import os
 import re
-import shutil
-import signal
-import subprocess
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,30 +12,10 @@ from PIL import Image
 from mmjax.scan.report import ReportPair, render
 from mmjax.scan.report_groups import Findings
 from mmjax.scan.report_text import SCORES
+from tests.e2e.conftest import browse
 from tests.scan.report_pages import findings, report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
-
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    return found
 
 
 @pytest.fixture
@@ -65,26 +40,6 @@ def hits():
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def browse(browser: str, page: Path, *options: str) -> str:
-    """Opens a page in a browser of our own and returns what it prints."""
-    profile = page.with_suffix(".profile")
-    process = subprocess.Popen(
-        [browser, *QUIET, f"--user-data-dir={profile}", *options, page.as_uri()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=120)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert process.returncode == 0
-    return output
 
 
 ELSEWHERE = "evil.example"

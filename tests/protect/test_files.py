@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from mmjax.protect.canvas import TURNS
-from mmjax.protect.folder import caption_from
+from mmjax.protect.folder import caption_from, output_name, taken_names
 from mmjax.protect.photos import add_noise, read_photo, room, write_photo
 
 
@@ -47,3 +47,14 @@ def test_noise_is_written_and_read_exactly_at_the_ends_of_the_range():
 )
 def test_captions_from_file_names(name, caption):
     assert caption_from(name) == caption
+
+
+def test_no_two_photos_are_given_one_name():
+    photos = ["a.webp", "a.bmp", "a.bmp.png", "b/a.gif", "c.gif", "c.png", "d", "d.webp", "e.WEBP"]
+    taken = taken_names(photos)
+    names = {name: output_name(name, "PNG", taken) for name in photos}
+    assert len(set(names.values())) == len(photos)
+    assert names["a.bmp.png"] == "a.bmp.png"
+    assert names["c.png"] == "c.png"
+    assert names["b/a.gif"] == "b/a.png"
+    assert names["e.WEBP"] == "e.png"

@@ -1,4 +1,4 @@
-"""MEM for what is published: a noise for each photo that does not rely on the trigger.
+"""MEM for what is published: a noise for each photo that relies less on the trigger.
 
 Triggers are whole words, chosen for each caption; half of the captions are seen without theirs; the
 noise is computed through crops, JPEG and grey-scale.

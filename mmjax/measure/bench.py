@@ -5,12 +5,15 @@ of it alike; medians are told, and the quartiles beside them.
 """
 
 import importlib
+import importlib.util
 import json
+import os
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +32,7 @@ CASES = {
     "machine": "machine:peaks",
     "encode": "towers:encode",
     "text": "towers:text",
+    "pair": "towers:pair",
     "pgd": "towers:pgd",
     "hotflip": "towers:hotflip",
     "loss": "kernels:loss",
@@ -41,6 +45,14 @@ CASES = {
 }
 """Where the parts of a case are made, below `measure.bench_`."""
 
+PEERS = {
+    case: f"peers:{case}"
+    for case in ("encode", "text", "pair", "pgd", "hotflip", "loss", "neighbours")
+}
+"""Where the parts are made that need torch and open_clip."""
+
+ABSENT = "torch and open_clip are not both installed (`make parity`): their parts are left out"
+
 
 class Part(NamedTuple):
     """Something that is timed.
@@ -52,6 +64,7 @@ class Part(NamedTuple):
         unit: what is counted, as "image".
         flops: of one run's products and convolutions; 0 where they do not matter.
         traffic: bytes that one run must read and write at least; 0 where they do not matter.
+        temporaries: bytes that one run holds beside its inputs and results; 0 where not known.
         peer: whether it is another implementation, or another formulation, of what is compared.
     """
 
@@ -61,6 +74,7 @@ class Part(NamedTuple):
     unit: str
     flops: float = 0.0
     traffic: float = 0.0
+    temporaries: float = 0.0
     peer: bool = False
 
 
@@ -88,9 +102,12 @@ def bench(config: BenchConfig, out: Path, say: Say) -> dict[str, Any]:
     if config.case not in CASES:
         raise ConfigError(f"no case {config.case!r}; there are: {', '.join(CASES)}")
     with tempfile.TemporaryDirectory(prefix="mmjax-bench-") as work:
-        parts = _parts("machine", config, Path(work))
-        if config.case != "machine":
-            parts += _parts(config.case, config, Path(work))
+        makers = [CASES[case] for case in dict.fromkeys(("machine", config.case))]
+        if alone := config.case in PEERS and not torch_is_here():
+            say(ABSENT)
+        elif config.case in PEERS:
+            makers.append(PEERS[config.case])
+        parts = [part for maker in makers for part in _parts(maker, config, Path(work))]
         timings = time_in_turn(parts, config.repeats, say)
     peaks = {
         part.name: (part.flops or part.traffic) / timing.median
@@ -108,7 +125,9 @@ def bench(config: BenchConfig, out: Path, say: Say) -> dict[str, Any]:
         "repeats": config.repeats,
         "device": jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
-        "versions": versions(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": versions() | _peer_versions(),
+        "absent": ABSENT if alone else "",
         "peaks": peaks,
         "resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "rows": rows,
@@ -121,8 +140,19 @@ PEAKS = ("float32 product", "bfloat16 product", "copy")
 """Parts of the case `machine`: operations a second, and bytes a second."""
 
 
-def _parts(case: str, config: BenchConfig, work: Path) -> list[Part]:
-    module, _, name = CASES[case].partition(":")
+def torch_is_here() -> bool:
+    """Whether the peers that `PEERS` names can be imported."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "open_clip"))
+
+
+def _peer_versions() -> dict[str, str]:
+    if not torch_is_here():
+        return {}
+    return {name: metadata.version(name) for name in ("torch", "open_clip_torch")}
+
+
+def _parts(maker: str, config: BenchConfig, work: Path) -> list[Part]:
+    module, _, name = maker.partition(":")
     make = getattr(importlib.import_module(f"mmjax.measure.bench_{module}"), name)
     return list(make(config, work))
 
@@ -169,6 +199,8 @@ def as_row(part: Part, timing: Timing, peaks: dict[str, float]) -> dict[str, Any
         "cpu_seconds": timing.cpu,
         "first_seconds": timing.first,
     }
+    if part.temporaries:
+        row["temporary_bytes"] = part.temporaries
     if part.flops and part.name not in PEAKS:
         kind = "bfloat16 product" if "bfloat16" in part.name else "float32 product"
         row["flops_per_second"] = part.flops / timing.median
@@ -201,6 +233,8 @@ def lines(found: dict[str, Any], earlier: dict[str, Any] | None = None) -> Itera
             if row["unit"] == peer["unit"]:
                 ratio = row["items_per_second"] / peer["items_per_second"]
                 yield f"{row['name']}: {ratio:.2f} x {peer['name']}"
+    if found.get("absent"):
+        yield found["absent"]
 
 
 def read(file: Path | str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 from mmjax.core import keys
 from mmjax.measure.bench import Part, jitted
 from mmjax.measure.bench_config import BenchConfig
+from mmjax.measure.bench_inputs import SCALE, unit_rows
 from mmjax.ops.contrastive import chunked_info_nce, info_nce
 from mmjax.ops.correlation import text_correlation
 from mmjax.ops.gmm import Mixture, expectation_maximisation
@@ -19,23 +20,31 @@ from mmjax.ops.neighbours import count_above, nearest
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def _unit(n: int, d: int) -> np.ndarray:
-    rows = keys.host(0, "bench").normal(size=(n, d)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def loss_case(config: BenchConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The embeddings of both sides of the case `loss`."""
+    n, d = {"tiny": (64, 16), "small": (4096, 512), "full": (12_288, 1024)}[config.size]
+    image = unit_rows(n, d)
+    return image, image[::-1].copy()
 
 
 def loss(config: BenchConfig, work: Path) -> Iterator[Part]:
     """InfoNCE with its gradient: chunked, and with the whole matrix of logits."""
-    n, d = {"tiny": (64, 16), "small": (4096, 512), "full": (12_288, 1024)}[config.size]
-    image, text = _unit(n, d), _unit(n, d)[::-1].copy()
-    scale = jnp.float32(20)
+    image, text = (jnp.asarray(each) for each in loss_case(config))
+    n, d = image.shape
+    given = image, text, jnp.float32(SCALE)
     flops = 3 * 2.0 * n * n * d  # the logits, and their products with either side
     for name, function, peer in (
         ("loss and gradient, chunked", chunked_info_nce, False),
         ("loss and gradient, whole matrix", info_nce, True),
     ):
-        run = jitted(jax.value_and_grad(function, argnums=(0, 1)), image, text, scale)
-        yield Part(name, run, n, "pair", flops=flops, peer=peer)
+        compiled = jax.jit(jax.value_and_grad(function, argnums=(0, 1))).lower(*given).compile()
+        memory = compiled.memory_analysis()
+        held = float(memory.temp_size_in_bytes) if memory else 0.0
+
+        def run(compiled: jax.stages.Compiled = compiled) -> tuple:
+            return jax.block_until_ready(compiled(*given))
+
+        yield Part(name, run, n, "pair", flops=flops, temporaries=held, peer=peer)
 
 
 def gmm(config: BenchConfig, work: Path) -> Iterator[Part]:
@@ -77,7 +86,7 @@ def gmm(config: BenchConfig, work: Path) -> Iterator[Part]:
 def correlation(config: BenchConfig, work: Path) -> Iterator[Part]:
     """The correlation z of all captions, from half precision, beside a read of the same array."""
     n, d = {"tiny": (2_000, 32), "small": (200_000, 512), "full": (800_000, 1024)}[config.size]
-    text = _unit(n, d).astype(np.float16)
+    text = unit_rows(n, d).astype(np.float16)
     mean = text[:400].astype(np.float32).mean(axis=0)[None]
     run = jitted(text_correlation, text, mean)
     yield Part("z of float16 captions", run, n, "caption", traffic=float(text.nbytes))
@@ -88,14 +97,20 @@ def _sum(rows: jax.Array) -> jax.Array:
     return jnp.sum(rows.astype(jnp.float32))
 
 
+def neighbours_case(config: BenchConfig) -> tuple[int, np.ndarray]:
+    """How many of the rows ask, and the rows that are asked about."""
+    sizes = {"tiny": (64, 256, 16), "small": (4096, 16_384, 512), "full": (8192, 65_536, 1024)}
+    queries, n, d = sizes[config.size]
+    return queries, unit_rows(n, d)
+
+
 def neighbours(config: BenchConfig, work: Path) -> Iterator[Part]:
     """Exact search and counting, beside the bare product of the same size."""
-    sizes = {"tiny": (64, 256, 16), "small": (4096, 16_384, 512), "full": (8192, 65_536, 1024)}
-    q, n, d = sizes[config.size]
-    among = jnp.asarray(_unit(n, d))
+    q, rows = neighbours_case(config)
+    among = jnp.asarray(rows)
     queries, own = among[:q], jnp.arange(q)
     thresholds = jnp.asarray((0.2, 0.5, 0.8), jnp.float32)
-    flops = 2.0 * q * n * d
+    flops = 2.0 * q * among.size
 
     def product(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.matmul(a, b.T, precision=HIGHEST)

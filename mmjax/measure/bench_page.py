@@ -5,6 +5,7 @@ from typing import Any
 
 from mmjax.core.files import write_bytes
 from mmjax.measure.bench import CASES, lines, plural, read
+from mmjax.measure.bench_goals import judge, table
 
 NAME = "performance.md"
 _HEAD = """# How fast it is
@@ -14,25 +15,32 @@ compared ran in turn in one process; medians, quartiles in brackets. "First" com
 of the machine's own peaks (products, a copy), measured in the same turns; a machine that is shared
 with others moves both.
 """
+_GOALS = """## Goals
+
+Rates of parts over those of their peers, from the medians below: how many times as fast. Goals are
+of `--size=full`.
+"""
 
 
 def write_page(folder: Path) -> Path:
     """Write the page of a folder's results."""
-    body = [_HEAD]
-    for case in CASES:
-        file = folder / f"bench-{case}.json"
-        if file.is_file():
-            body += [*_section(read(file)), ""]
+    files = {case: folder / f"bench-{case}.json" for case in CASES}
+    results = {case: read(file) for case, file in files.items() if file.is_file()}
+    body = [_HEAD, _GOALS, *table(judge(results)), ""]
+    for found in results.values():
+        body += [*_section(found), ""]
     page = folder / NAME
     write_bytes(page, "\n".join(body).encode())
     return page
 
 
 def _section(found: dict[str, Any]) -> list[str]:
+    made = found["versions"]
+    used = ", ".join(f"{name} {made[name]}" for name in ("jax", "torch") if name in made)
     head = (
         f"## {found['case']}\n\n`mmjax bench {found['case']} --size={found['size']} "
         f"--repeats={found['repeats']}`: {found['devices']} x {found['device']}, "
-        f"jax {found['versions']['jax']}, {found['resident_mb']:,.0f} MB resident at most; peaks "
+        f"{used}, {found['resident_mb']:,.0f} MB resident at most; peaks "
         + ", ".join(f"{name} {rate / 1e9:,.1f} G/s" for name, rate in found["peaks"].items())
         + "\n"
     )

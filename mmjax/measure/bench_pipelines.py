@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmjax.core.checkpoint import open_checkpoints
 from mmjax.core.mesh import make_mesh
-from mmjax.data.images import have_simplejpeg
+from mmjax.data.images import decode, have_simplejpeg
 from mmjax.data.loader import load_shard
 from mmjax.data.records import Row
 from mmjax.data.scenes import make_scenes, write_scenes
@@ -36,7 +36,8 @@ def loader(config: BenchConfig, work: Path) -> Iterator[Part]:
     n = IMAGES[config.size]
     cores = len(os.sched_getaffinity(0))
     for side in (256, 500):
-        rows = [Row(str(i), "a caption", data) for i, data in enumerate(_jpegs(n, side))]
+        files = list(_jpegs(n, side))
+        rows = [Row(str(i), "a caption", data) for i, data in enumerate(files)]
         view = RowView(n, rows.__getitem__, LIMIT)
 
         def run(library: Literal["pillow", "simplejpeg"], workers: int, view=view) -> None:
@@ -47,6 +48,14 @@ def loader(config: BenchConfig, work: Path) -> Iterator[Part]:
         libraries: list[Literal["pillow", "simplejpeg"]] = ["pillow"]
         if have_simplejpeg():
             libraries.append("simplejpeg")
+        best = libraries[-1]
+
+        def bare(library: Literal["pillow", "simplejpeg"] = best, files=files) -> None:
+            for data in files:
+                decode(data, 224, library=library)
+
+        name = f"JPEG {side} px to 224, {best}, bare loop"
+        yield Part(name, bare, n, f"{side} px image", peer=True)
         for library, workers in itertools.product(libraries, sorted({1, cores})):
             name = f"JPEG {side} px to 224, {library}, threads: {workers}"
             yield Part(name, lambda a=library, b=workers, r=run: r(a, b), n, f"{side} px image")

@@ -78,6 +78,29 @@ def from_open_clip(config: Mapping[str, Any], name: str) -> Preset:
         raise WeightsError(f"open_clip_config.json is not a CLIP model's: {_say(error)}") from error
 
 
+def open_clip_config(preset: Preset) -> dict[str, Any]:
+    """The `model_cfg` that open_clip has for `preset`."""
+    vision, text = preset.vision, preset.text
+    return {
+        "embed_dim": preset.embed_dim,
+        "quick_gelu": preset.activation == "quick_gelu",
+        "vision_cfg": {
+            "image_size": vision.image_size,
+            "layers": vision.layers if isinstance(vision.layers, int) else list(vision.layers),
+            "width": vision.width,
+            "head_width": vision.head_width,
+            "patch_size": vision.patch_size or None,
+        },
+        "text_cfg": {
+            "context_length": text.context_length,
+            "vocab_size": text.vocab_size,
+            "width": text.width,
+            "heads": text.heads,
+            "layers": text.layers,
+        },
+    }
+
+
 def from_transformers(
     config: Mapping[str, Any], preprocessor: Mapping[str, Any], name: str
 ) -> Preset:

@@ -1,6 +1,8 @@
 """Where each of our parameters stands in the state dicts of open_clip and of transformers."""
 
 import functools
+import math
+import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -176,6 +178,27 @@ def read(
             branch = branch.setdefault(key, {})
         branch[path[-1]] = np.array(value, np.float32, order="C")
     return variables
+
+
+def write(preset: Preset, layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the float32 tensors, named and shaped as `layout` says, that `read` takes these from.
+
+    Args:
+      preset: the model's shape.
+      layout: whose names and axis orders the tensors are given.
+      variables: of `preset`, not frozen.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for path, shape in shapes(preset).items():
+        source = origin(path, shape, layout)
+        # reading the numbers of the places tells where each value comes from
+        places = np.arange(math.prod(shape)).reshape(len(source.names), *source.shape)
+        flat = np.empty(math.prod(shape), np.float32)
+        value: Any = functools.reduce(operator.getitem, path, variables)
+        flat[source.read(list(places))] = value
+        values = flat.reshape(places.shape)
+        tensors |= {name: values[i, ...] for i, name in enumerate(source.names)}
+    return tensors
 
 
 def _some(names: list[str]) -> str:

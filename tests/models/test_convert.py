@@ -7,10 +7,11 @@ import pytest
 
 from mmjax.core.errors import WeightsError
 from mmjax.models.convert import convert, infer_open_clip
+from mmjax.models.foreign import open_clip_config
 from mmjax.models.layouts import origin, shapes
 from mmjax.models.presets import PRESETS, preset
 from mmjax.models.weights import load_weights
-from tests.models.tiny import RESNET, VIT, fill_values, open_clip_config, transformers_config
+from tests.models.tiny import RESNET, VIT, fill_values, transformers_config
 
 LARGE = ("RN101", "ViT-L-14")
 

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mmjax.models.clip import build
+from mmjax.models.foreign import open_clip_config
 from mmjax.models.layouts import origin, shapes
 from mmjax.models.weights import load_weights
 from tests.models.tiny import (
@@ -17,7 +18,6 @@ from tests.models.tiny import (
     direction,
     fill_values,
     images_of,
-    open_clip_config,
     tokens_of,
     transformers_config,
 )

@@ -9,9 +9,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from mmjax.models.clip import build
+from mmjax.models.foreign import open_clip_config
 from mmjax.models.presets import preset
 from mmjax.models.weights import load_weights
-from tests.models.tiny import direction, images_of, open_clip_config, tokens_of
+from tests.models.tiny import direction, images_of, tokens_of
 
 pytestmark = pytest.mark.parity
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import jax
@@ -7,8 +8,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mmjax.core.errors import WeightsError
+from mmjax.models.clip import build
+from mmjax.models.layouts import read, write
 from mmjax.models.presets import preset
 from mmjax.models.weights import load_weights, save_weights
+from tests.models.tiny import RESNET, VIT
 
 
 @pytest.fixture(scope="session")
@@ -192,3 +196,19 @@ def test_presets_are_inferred_from_openais_own_configurations(tmp_path):
     assert from_open_clip(config, "RN50") == preset("RN50")
     clip = {"model_type": "clip", "projection_dim": 512, "text_config": {"eos_token_id": 2}}
     assert from_transformers(clip, {}, "ViT-B-32") == preset("ViT-B-32")
+
+
+@pytest.mark.parametrize("layout", ["open_clip", "transformers", "mmjax"])
+@pytest.mark.parametrize("shape", [VIT, RESNET], ids=lambda shape: shape.name)
+def test_what_is_written_in_a_layout_is_read_again(shape, layout):
+    if layout == "transformers" and shape is RESNET:
+        pytest.skip("transformers has no ResNet")
+    initial = build(shape).init(jax.random.key(0))
+    numbers = itertools.count(0.0, 1 / 64)  # no two values are the same
+    variables = jax.tree.map(
+        lambda leaf: np.arange(leaf.size, dtype=np.float32).reshape(leaf.shape) + next(numbers),
+        initial,
+    )
+    tensors = write(shape, layout, variables)
+    found = read(shape, layout, {k: v.shape for k, v in tensors.items()}, tensors.__getitem__)
+    jax.tree.map(np.testing.assert_array_equal, found, variables)

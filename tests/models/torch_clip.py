@@ -1,54 +1,15 @@
-"""open_clip's model classes without torchvision, which cannot be imported beside this torch.
+"""What torch's open_clip and transformers compute, for parity tests and goldens."""
 
-open_clip's model files need one name of torchvision (FrozenBatchNorm2d, for frozen training). It is
-stubbed while they are imported, and the package's `__init__`, which imports the transforms, is
-left out.
-"""
-
-import importlib
-import importlib.machinery
-import importlib.util
-import sys
-import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import CLIPConfig, CLIPModel
 
+from mmjax.measure.torch_clip import open_clip_model
 from mmjax.models.presets import Preset
-from tests.models.tiny import direction, fill_values, open_clip_config, transformers_config
-
-_STUBS = ("torchvision", "torchvision.ops", "torchvision.ops.misc")
-
-
-def _import_open_clip() -> types.ModuleType:
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("open_clip: pip install --no-deps open-clip-torch")
-    package = types.ModuleType("open_clip")
-    package.__path__ = [str(Path(spec.origin).parent)]
-    package.__spec__ = importlib.machinery.ModuleSpec("open_clip", None, is_package=True)
-    stubs = {name: types.ModuleType(name) for name in _STUBS}
-    for name in _STUBS[:-1]:
-        stubs[name].__path__ = []
-    stubs[_STUBS[-1]].FrozenBatchNorm2d = type("FrozenBatchNorm2d", (torch.nn.Module,), {})
-    sys.modules.update({"open_clip": package, **stubs})
-    try:
-        return importlib.import_module("open_clip.model")
-    finally:
-        for name in _STUBS:
-            del sys.modules[name]
-
-
-_MODEL = _import_open_clip()
-
-
-def open_clip_model(preset: Preset) -> torch.nn.Module:
-    """Returns open_clip's torch model of `preset`, in inference mode."""
-    return _MODEL.CLIP(**open_clip_config(preset)).eval()
+from tests.models.tiny import direction, fill_values, transformers_config
 
 
 def fill(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:

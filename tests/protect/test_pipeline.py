@@ -14,6 +14,7 @@ from mmjax.core.config import MeshConfig
 from mmjax.core.errors import ConfigError, RunError
 from mmjax.core.journal import damages
 from mmjax.data.pairs import read_table
+from mmjax.data.scenes import write_scenes
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizer import load_tokenizer
 from mmjax.protect import rounds
@@ -43,6 +44,22 @@ def state(out):
 @pytest.fixture(scope="module")
 def source(scenes):
     return read_table(open_source(str(scenes)), 32, workers=1, max_pixels=10_000)
+
+
+@pytest.mark.parametrize(("scope", "share"), [("image", 20), ("pair", 4)])
+def test_noise_takes_a_twentieth_of_the_references_where_photos_have_five_captions(
+    scope, share, config, tiny, tmp_path
+):
+    """The reference keeps float32 of every pair; a byte is a quarter, and captions share noise."""
+    write_scenes(tmp_path / "five", 9, 3, size=32, captions=5, shard_size=30)
+    made = changed(config, inputs=(str(tmp_path / "five"),), rounds=1, noise={"scope": scope})
+    counts = protect_pairs(made, tmp_path / "out")["counts"]
+    assert (counts["images"], counts["pairs"]) == (9, 45)
+    (file,) = (tmp_path / "out" / "state").glob("noise-*.npy")
+    header = file.stat().st_size - np.load(file, mmap_mode="r").nbytes
+    assert header == 128
+    assert share * (file.stat().st_size - header) == counts["pairs"] * 32 * 32 * 3 * 4
+    assert np.load(file).any()
 
 
 def test_the_png_is_what_was_optimised_within_budget_and_range(protected, config, source):

@@ -31,7 +31,8 @@ def torch_trained(preset):
     """(initial state, losses, first gradients, last state), all under open_clip's names."""
     import torch
 
-    from tests.models.torch_clip import fill, open_clip_model
+    from mmjax.measure.torch_clip import open_clip_model
+    from tests.models.torch_clip import fill
 
     model = open_clip_model(preset)
     from open_clip.loss import ClipLoss

@@ -1,0 +1,222 @@
+"""The same in torch: open_clip's models with our weights, InfoNCE, PGD and the trigger search.
+
+What an open_clip user gets, or better: float32 ResNets have their norms folded and their images in
+channels-last order. `tests/measure/test_bench_peers.py` shows that the numbers are ours.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch  # pyright: ignore[reportMissingImports]
+from torch.nn import functional as F  # pyright: ignore[reportMissingImports]
+
+from mmjax.measure import bench_inputs as given
+from mmjax.measure.bench import Part
+from mmjax.measure.bench_config import BenchConfig
+from mmjax.measure.bench_inputs import BATCH, RESNET, SCALE, VIT
+from mmjax.measure.bench_kernels import loss_case, neighbours_case
+from mmjax.measure.bench_towers import (
+    EPSILON,
+    STEPS,
+    noise_case,
+    pairs,
+    real_captions,
+    search_case,
+)
+from mmjax.measure.torch_clip import fold_norms, open_clip_model
+from mmjax.models.presets import Preset
+
+
+class TorchClip:
+    """open_clip's model of a preset with the weights that ours has, frozen."""
+
+    def __init__(self, name: str, compute: str, *, folded: bool = False):
+        towers, variables = given.model(name)
+        self.preset: Preset = towers.preset
+        self.model = open_clip_model(self.preset, variables).requires_grad_(False)
+        if folded:
+            fold_norms(self.model)
+        if self.preset.vision.kind == "resnet":
+            self.model.to(memory_format=torch.channels_last)
+        self.half = compute == "bfloat16"
+        self.mean, self.std = (
+            255 * torch.tensor(each)[None, :, None, None]
+            for each in (self.preset.mean, self.preset.std)
+        )
+
+    def images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Unit-norm embeddings of NHWC pixels in [0, 255]."""
+        normal = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        with self._arithmetic():
+            embedded = self.model.encode_image(normal)
+        return F.normalize(embedded.float(), dim=-1)
+
+    def captions(self, ids: torch.Tensor) -> torch.Tensor:
+        """Unit-norm embeddings of captions in the full context, which open_clip wants."""
+        with self._arithmetic():
+            embedded = self.model.encode_text(ids)
+        return F.normalize(embedded.float(), dim=-1)
+
+    def _arithmetic(self) -> contextlib.AbstractContextManager:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
+
+
+def info_nce(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """The symmetric loss as open_clip has it (src/open_clip/loss.py), by the whole matrix."""
+    logits = SCALE * image @ text.T
+    right = torch.arange(len(logits))
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+
+
+def _in_batches(
+    function: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor, size: int
+) -> torch.Tensor:
+    return torch.cat([function(batch) for batch in rows.split(size)])
+
+
+@torch.inference_mode()
+def _images(clip: TorchClip, pixels: torch.Tensor, size: int) -> torch.Tensor:
+    return _in_batches(clip.images, pixels, size)
+
+
+@torch.inference_mode()
+def _captions(clip: TorchClip, ids: torch.Tensor, size: int) -> torch.Tensor:
+    return _in_batches(clip.captions, ids, size)
+
+
+def encode(config: BenchConfig, work: Path) -> Iterator[Part]:
+    """Images: a ResNet folded in float32 and as it is under autocast, a ViT under autocast."""
+    n = BATCH[config.size]
+    for name, compute, folded in (
+        (RESNET[config.size], "float32", True),
+        (RESNET[config.size], "bfloat16", False),
+        (VIT[config.size], "bfloat16", False),
+    ):
+        clip = TorchClip(name, compute, folded=folded)
+        pixels = torch.from_numpy(given.images(n, clip.preset.vision.image_size))
+        yield Part(
+            f"{name} images, torch, {compute}{', folded' if folded else ''}",
+            lambda clip=clip, pixels=pixels: _images(clip, pixels, n),
+            n,
+            f"{name} image",
+            peer=True,
+        )
+
+
+def text(config: BenchConfig, work: Path) -> Iterator[Part]:
+    """The captions of real lengths, all in the full context."""
+    name = VIT[config.size]
+    clip, ids = TorchClip(name, "bfloat16"), torch.from_numpy(real_captions(config)[0])
+    yield Part(
+        f"{name} captions, real lengths, torch, bfloat16",
+        lambda: _captions(clip, ids, BATCH[config.size]),
+        len(ids),
+        "caption",
+        peer=True,
+    )
+
+
+def pair(config: BenchConfig, work: Path) -> Iterator[Part]:
+    """Both sides of pairs, captions in the full context."""
+    name, size = VIT[config.size], BATCH[config.size]
+    clip = TorchClip(name, "bfloat16")
+    pixels, ids = (torch.from_numpy(each) for each in pairs(config)[:2])
+
+    def run() -> torch.Tensor:
+        return torch.stack([_images(clip, pixels, size), _captions(clip, ids, size)])
+
+    yield Part(f"{name} pairs, torch, bfloat16", run, len(ids), "pair", peer=True)
+
+
+def pgd(config: BenchConfig, work: Path) -> Iterator[Part]:
+    """Signed steps on real numbers; they are whole, as every step is one grey level."""
+    name, images, wanted = noise_case(config)
+    clip = TorchClip(name, "float32", folded=True)
+    pixels, text = torch.from_numpy(images).float(), torch.from_numpy(wanted)
+    low, high = (-pixels).clamp(min=-EPSILON), (255 - pixels).clamp(max=EPSILON)
+
+    def run() -> torch.Tensor:
+        noise = torch.zeros_like(pixels)
+        for _ in range(STEPS):
+            noise.requires_grad_()
+            loss = info_nce(clip.images(pixels + noise), text)
+            (gradient,) = torch.autograd.grad(loss, noise)
+            noise = torch.clamp(noise.detach() - gradient.sign(), low, high)
+        return noise
+
+    part = f"{name} noise, torch, float32, folded"
+    yield Part(part, run, STEPS * len(images), "image step", peer=True)
+
+
+def hotflip(config: BenchConfig, work: Path) -> Iterator[Part]:
+    """The reference's search (OFF:utils.py `get_best_candidates`): a loop over candidates.
+
+    For each the loss of the batch is computed anew, from its images and its whole captions.
+    """
+    case = search_case(config)
+    clip = TorchClip(case.name, "float32")
+    pixels, tried = torch.from_numpy(case.images), torch.from_numpy(case.tried)
+    captions = torch.from_numpy(case.captions)
+
+    def loss(trigger: torch.Tensor) -> float:
+        ids = captions.clone()
+        ids[:, 1:4] = trigger
+        return float(info_nce(clip.images(pixels), clip.captions(ids)))
+
+    @torch.inference_mode()
+    def run() -> torch.Tensor:
+        best = torch.from_numpy(case.trigger)
+        for slot in range(best.shape[1]):
+            sets = [best]
+            for candidate in tried[:, slot].T:
+                sets.append(best.clone())
+                sets[-1][:, slot] = candidate
+            best = sets[int(np.argmin([loss(each) for each in sets]))]
+        return best
+
+    name = f"{case.name} trigger search, torch, float32, images encoded for each candidate"
+    yield Part(name, run, case.candidates, "candidate", peer=True)
+
+
+def loss(config: BenchConfig, work: Path) -> Iterator[Part]:
+    """InfoNCE with its gradient, by the whole matrix of logits."""
+    sides = [torch.from_numpy(each).requires_grad_() for each in loss_case(config)]
+
+    def run() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        value = info_nce(*sides)
+        return value.detach(), torch.autograd.grad(value, sides)
+
+    part = "loss and gradient, torch, whole matrix"
+    held = temporaries(run, work / "trace.json")
+    yield Part(part, run, len(sides[0]), "pair", temporaries=held, peer=True)
+
+
+def temporaries(run: Callable[[], object], trace: Path) -> float:
+    """The most bytes that a run holds at a time beside what it returns, by torch's profiler."""
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profiler:
+        kept = run()
+    profiler.export_chrome_trace(str(trace))
+    del kept
+    events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    changes = [event for event in events if event.get("name") == "[memory]"]
+    changes.sort(key=lambda event: event["ts"])
+    held = np.cumsum([event["args"]["Bytes"] for event in changes])
+    return float(held.max() - held[-1])
+
+
+def neighbours(config: BenchConfig, work: Path) -> Iterator[Part]:
+    """The product that counting neighbours comes down to."""
+    count, rows = neighbours_case(config)
+    among = torch.from_numpy(rows)
+    out = torch.empty(count, len(among))
+    yield Part(
+        "the bare product, torch",
+        lambda: torch.mm(among[:count], among.T, out=out),
+        count,
+        "query",
+        peer=True,
+    )

@@ -6,7 +6,7 @@ the same people that are in no training set, by one caption a person: a photo's 
 caption of its person, a caption's any photo of its person, the best-placed one.
 """
 
-import io
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mmjax.data.tokenizer import Tokenizer
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
 from mmjax.evaluate.mem import chosen, for_victims
 from mmjax.evaluate.mem_methods import CLEAN, PROTECTIONS
-from mmjax.evaluate.mem_sets import Recipe, Workshop, of_set, rows_of
+from mmjax.evaluate.mem_sets import Recipe, Workshop, of_set, png_of, rows_of
 from mmjax.evaluate.mem_settings import image_size, model_values, settings
 from mmjax.evaluate.mem_victims import cells, clean_pairs, train_victim, workshop_at
 from mmjax.models.clip import Towers
@@ -68,7 +68,10 @@ def figure7(config: ReproduceConfig, out: Path, say: Say) -> Rows:
 
 
 def _shown(workshop: Workshop, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Of the first people: a pair that is learned from, and whose name a new photo gets."""
+    """Of the first people: a pair that is learned from, and whose name a new photo gets.
+
+    Photos are PNG files in base64.
+    """
     from mmjax.core.mesh import local_mesh
     from mmjax.evaluate.embedding import load_embedder
 
@@ -85,16 +88,14 @@ def _shown(workshop: Workshop, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         called = TEMPLATES[0].split("{}")[0]
         right = caption.removeprefix(called)
         pair = learned[next(i for i, each in enumerate(clean) if right in each)]
-        with Image.open(io.BytesIO(pair["png"]), formats=("PNG",)) as image:
-            photo = np.asarray(image.convert("RGB"))
         new = test.images[np.flatnonzero(people == person)[:1]]
         best = np.argsort(-(text @ embedder.images(new)[0]), kind="stable")[:ANSWERS]
         told.append(
             {
                 "person": right,
-                "photo": photo.tolist(),
+                "photo": base64.b64encode(pair["png"]).decode(),
                 "caption": pair["txt"].decode(),
-                "new": new[0].tolist(),
+                "new": base64.b64encode(png_of(Image.fromarray(new[0]))).decode(),
                 "answers": [asked[i].removeprefix(called) for i in best],
             }
         )

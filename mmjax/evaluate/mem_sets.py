@@ -214,13 +214,14 @@ def _write(table: PairTable, path: Path) -> None:
     number = itertools.count()
     with TarWriter(path) as tar:
         for owner, captions in enumerate(table.captions):
-            png = _png(Image.fromarray(table.images[owner : owner + 1][0]))
+            png = png_of(Image.fromarray(table.images[owner : owner + 1][0]))
             for caption, key in zip(captions, number, strict=False):
                 tar.add_member(f"{key:09d}.png", png)
                 tar.add_member(f"{key:09d}.txt", caption.encode())
 
 
-def _png(image: Image.Image) -> bytes:
+def png_of(image: Image.Image) -> bytes:
+    """The image as a file."""
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=3)
     return out.getvalue()
@@ -248,7 +249,7 @@ def _mix(photos: Path, captions: Path, clean: Path, recipe: Recipe, seed: int, o
             png, text = (plain["png"], plain["txt"]) if is_clean else (photo["png"], caption["txt"])
             if change is not None:
                 with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-                    png = _png(change(image.convert("RGB")))
+                    png = png_of(change(image.convert("RGB")))
             tar.add_member(f"{number:09d}.png", png)
             tar.add_member(f"{number:09d}.txt", text)
 

@@ -106,7 +106,7 @@ def by_chance(workshop: Workshop) -> dict[str, Any]:
     from mmjax.evaluate.retrieval import chance
 
     test = clean_pairs(workshop, "test")
-    told = {"name": "chance", "set": "chance", "seed": None}
+    told = {"name": "chance", "set": "chance", "seed": None, "photos": len(test.images)}
     return told | chance(test.owners, len(test.images))
 
 

@@ -141,7 +141,8 @@ def write_verdicts(
     for name, table in tables:
         written.append(f"{name}.parquet")
         with atomic_path(folder / "verdicts" / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary, use_dictionary=list(_FEW))
+            # the stubs know no list
+            pq.write_table(table, temporary, use_dictionary=list(_FEW))  # pyright: ignore[reportArgumentType]
         given = table.column("verdict")
         verdicts.update(counted(given))
         statuses.update(counted(table.column("status")))

@@ -1,6 +1,8 @@
 """Arrays that are mapped from files: read in chunks, their memory given back."""
 
 import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -16,19 +18,23 @@ def release(rows: np.ndarray) -> None:
 
 def row_norms(array: np.ndarray) -> np.ndarray:
     """Euclidean norm of every row, NaN where it holds NaN or infinity."""
-    norms = np.empty(len(array))
-    wide = np.promote_types(array.dtype, np.float32)
-    for start in range(0, len(array), _CHUNK_ROWS):
-        with np.errstate(invalid="ignore"):  # a NaN that signals is a NaN
-            chunk = np.asarray(array[start : start + _CHUNK_ROWS], wide)
-        here = norms[start : start + len(chunk)]
-        here[:] = np.sqrt(np.einsum("nd,nd->n", chunk, chunk))
-        # a sum of squares may overflow or vanish where no element does
-        for row in np.flatnonzero(~np.isfinite(here) | (here < _TINY)):
-            largest = np.abs(chunk[row]).max(initial=0)
-            if np.isfinite(largest) and largest > 0:
-                here[row] = largest * np.linalg.norm((chunk[row] / largest).astype(np.float64))
-            else:
-                here[row] = np.nan if largest else 0
+    starts = range(0, len(array), _CHUNK_ROWS)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        parts = threads.map(lambda start: _norms(array[start : start + _CHUNK_ROWS]), starts)
+        norms = np.concatenate([np.empty(0), *parts])
     release(array)
+    return norms
+
+
+def _norms(rows: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # a NaN that signals is a NaN
+        chunk = np.asarray(rows, np.promote_types(rows.dtype, np.float32))
+    norms = np.sqrt(np.einsum("nd,nd->n", chunk, chunk)).astype(np.float64)
+    # a sum of squares may overflow or vanish where no element does
+    for row in np.flatnonzero(~np.isfinite(norms) | (norms < _TINY)):
+        largest = np.abs(chunk[row]).max(initial=0)
+        if np.isfinite(largest) and largest > 0:
+            norms[row] = largest * np.linalg.norm((chunk[row] / largest).astype(np.float64))
+        else:
+            norms[row] = np.nan if largest else 0
     return norms

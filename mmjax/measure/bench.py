@@ -40,6 +40,7 @@ CASES = {
     "z": "kernels:correlation",
     "neighbours": "kernels:neighbours",
     "loader": "pipelines:loader",
+    "photos": "photos:photos",
     "checkpoint": "pipelines:checkpoint",
     "scan": "pipelines:scan",
 }
@@ -66,6 +67,7 @@ class Part(NamedTuple):
         traffic: bytes that one run must read and write at least; 0 where they do not matter.
         temporaries: bytes that one run holds beside its inputs and results; 0 where not known.
         peer: whether it is another implementation, or another formulation, of what is compared.
+        threads: how many it was given; 0 where the runtime decides.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Part(NamedTuple):
     traffic: float = 0.0
     temporaries: float = 0.0
     peer: bool = False
+    threads: int = 0
 
 
 class Timing(NamedTuple):
@@ -123,6 +126,7 @@ def bench(config: BenchConfig, out: Path, say: Say) -> dict[str, Any]:
         "case": config.case,
         "size": config.size,
         "repeats": config.repeats,
+        "data": Path(config.data).name,
         "device": jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
         "cores": len(os.sched_getaffinity(0)),
@@ -199,6 +203,8 @@ def as_row(part: Part, timing: Timing, peaks: dict[str, float]) -> dict[str, Any
         "cpu_seconds": timing.cpu,
         "first_seconds": timing.first,
     }
+    if part.threads:
+        row["threads"] = part.threads
     if part.temporaries:
         row["temporary_bytes"] = part.temporaries
     if part.flops and part.name not in PEAKS:

@@ -15,3 +15,6 @@ class BenchConfig:
         "small", "tiny: seconds, for tests; small: a laptop; full: as the goals are stated"
     )
     repeats: int = option(7, "runs of every part, in turn", low=1)
+    data: str = option(
+        "", "captioned set with a split test, for the case photos; '' = drawn photos"
+    )

@@ -71,6 +71,7 @@ GOALS = (
         0.9,
         of="rate a core",
     ),
+    Goal("photos", "RN50 JPEG shards to embeddings", "RN50 encode steps alone", 0.95),
     Goal("pgd", "RN50 noise, float32", "RN50 noise, torch, float32, folded", 1.2, 1.5),
     Goal(
         "hotflip",

@@ -13,7 +13,8 @@ _HEAD = """# How fast it is
 Made by `mmjax bench CASE --out=FOLDER` from the `bench-CASE.json` beside this page. What is
 compared ran in turn in one process; medians, quartiles in brackets. "First" compiles. Shares are
 of the machine's own peaks (products, a copy), measured in the same turns; a machine that is shared
-with others moves both.
+with others moves both. Peers in torch have one thread or one for each core, whichever was faster
+before the turns; mmjax has all cores.
 """
 _GOALS = """## Goals
 
@@ -39,7 +40,7 @@ def _section(found: dict[str, Any]) -> list[str]:
     used = ", ".join(f"{name} {made[name]}" for name in ("jax", "torch") if name in made)
     head = (
         f"## {found['case']}\n\n`mmjax bench {found['case']} --size={found['size']} "
-        f"--repeats={found['repeats']}`: {found['devices']} x {found['device']}, "
+        f"--repeats={found['repeats']}{_data(found)}`: {found['devices']} x {found['device']}, "
         f"{used}, {found['resident_mb']:,.0f} MB resident at most; peaks "
         + ", ".join(f"{name} {rate / 1e9:,.1f} G/s" for name, rate in found["peaks"].items())
         + "\n"
@@ -52,10 +53,20 @@ def _section(found: dict[str, Any]) -> list[str]:
         low, high = (1e3 * value for value in row["quartiles"])
         share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else ""
         rows.append(
-            f"| {row['name']}{' (peer)' if row['peer'] else ''} "
+            f"| {row['name']}{_remark(row)} "
             f"| {row['items_per_second']:,.4g} {plural(row['unit'])} "
             f"| {1e3 * row['seconds']:,.1f} ({low:,.1f}-{high:,.1f}) "
             f"| {1e3 * row['cpu_seconds']:,.1f} | {row['first_seconds']:.1f} | {share} |"
         )
     ratios = [f"- {line}" for line in list(lines(found))[len(found["rows"]) :]]
     return [head, *rows, *([""] if ratios else []), *ratios]
+
+
+def _remark(row: dict[str, Any]) -> str:
+    if not row["peer"]:
+        return ""
+    return f" (peer, {row['threads']} thread(s))" if "threads" in row else " (peer)"
+
+
+def _data(found: dict[str, Any]) -> str:
+    return f" --config.data=DATA/{found['data']}" if found.get("data") else ""

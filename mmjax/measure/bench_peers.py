@@ -1,13 +1,18 @@
 """The same in torch: open_clip's models with our weights, InfoNCE, PGD and the trigger search.
 
 What an open_clip user gets, or better: float32 ResNets have their norms folded and their images in
-channels-last order. `tests/measure/test_bench_peers.py` shows that the numbers are ours.
+channels-last order, and each part has as many threads as are fastest for it when it is made.
+`tests/measure/test_bench_peers.py` shows that the numbers are ours.
 """
 
 import contextlib
 import json
+import os
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
@@ -71,6 +76,36 @@ def info_nce(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
 
 
+def _part(
+    name: str,
+    run: Callable[[], object],
+    items: float,
+    unit: str,
+    probe: Callable[[], object] | None = None,
+    **known: Any,
+) -> Part:
+    """A peer with one thread or one for each core, whichever is faster by `probe` (by `run`)."""
+    threads = fastest(probe or run, len(os.sched_getaffinity(0)))
+
+    def with_threads() -> object:
+        torch.set_num_threads(threads)
+        return run()
+
+    return Part(name, with_threads, items, unit, threads=threads, peer=True, **known)
+
+
+def fastest(probe: Callable[[], object], cores: int, turns: int = 4) -> int:
+    """The number of threads, one or `cores`, of the smaller median; the first turn warms up."""
+    seconds: dict[int, list[float]] = {1: [], cores: []}
+    for _ in range(turns):
+        for threads, taken in seconds.items():
+            torch.set_num_threads(threads)
+            start = time.perf_counter()
+            probe()
+            taken.append(time.perf_counter() - start)
+    return min(seconds, key=lambda threads: statistics.median(seconds[threads][1:]))
+
+
 def _in_batches(
     function: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor, size: int
 ) -> torch.Tensor:
@@ -97,12 +132,11 @@ def encode(config: BenchConfig, work: Path) -> Iterator[Part]:
     ):
         clip = TorchClip(name, compute, folded=folded)
         pixels = torch.from_numpy(given.images(n, clip.preset.vision.image_size))
-        yield Part(
+        yield _part(
             f"{name} images, torch, {compute}{', folded' if folded else ''}",
             lambda clip=clip, pixels=pixels: _images(clip, pixels, n),
             n,
             f"{name} image",
-            peer=True,
         )
 
 
@@ -110,12 +144,13 @@ def text(config: BenchConfig, work: Path) -> Iterator[Part]:
     """The captions of real lengths, all in the full context."""
     name = VIT[config.size]
     clip, ids = TorchClip(name, "bfloat16"), torch.from_numpy(real_captions(config)[0])
-    yield Part(
+    size = BATCH[config.size]
+    yield _part(
         f"{name} captions, real lengths, torch, bfloat16",
-        lambda: _captions(clip, ids, BATCH[config.size]),
+        lambda: _captions(clip, ids, size),
         len(ids),
         "caption",
-        peer=True,
+        lambda: _captions(clip, ids[:size], size),
     )
 
 
@@ -125,10 +160,12 @@ def pair(config: BenchConfig, work: Path) -> Iterator[Part]:
     clip = TorchClip(name, "bfloat16")
     pixels, ids = (torch.from_numpy(each) for each in pairs(config)[:2])
 
-    def run() -> torch.Tensor:
-        return torch.stack([_images(clip, pixels, size), _captions(clip, ids, size)])
+    def run(count: int = len(ids)) -> torch.Tensor:
+        images = _images(clip, pixels[:count], size)
+        return torch.stack([images, _captions(clip, ids[:count], size)])
 
-    yield Part(f"{name} pairs, torch, bfloat16", run, len(ids), "pair", peer=True)
+    part = f"{name} pairs, torch, bfloat16"
+    yield _part(part, run, len(ids), "pair", lambda: run(size))
 
 
 def pgd(config: BenchConfig, work: Path) -> Iterator[Part]:
@@ -138,9 +175,9 @@ def pgd(config: BenchConfig, work: Path) -> Iterator[Part]:
     pixels, text = torch.from_numpy(images).float(), torch.from_numpy(wanted)
     low, high = (-pixels).clamp(min=-EPSILON), (255 - pixels).clamp(max=EPSILON)
 
-    def run() -> torch.Tensor:
+    def run(steps: int = STEPS) -> torch.Tensor:
         noise = torch.zeros_like(pixels)
-        for _ in range(STEPS):
+        for _ in range(steps):
             noise.requires_grad_()
             loss = info_nce(clip.images(pixels + noise), text)
             (gradient,) = torch.autograd.grad(loss, noise)
@@ -148,7 +185,7 @@ def pgd(config: BenchConfig, work: Path) -> Iterator[Part]:
         return noise
 
     part = f"{name} noise, torch, float32, folded"
-    yield Part(part, run, STEPS * len(images), "image step", peer=True)
+    yield _part(part, run, STEPS * len(images), "image step", lambda: run(1))
 
 
 def hotflip(config: BenchConfig, work: Path) -> Iterator[Part]:
@@ -161,12 +198,12 @@ def hotflip(config: BenchConfig, work: Path) -> Iterator[Part]:
     pixels, tried = torch.from_numpy(case.images), torch.from_numpy(case.tried)
     captions = torch.from_numpy(case.captions)
 
+    @torch.inference_mode()
     def loss(trigger: torch.Tensor) -> float:
         ids = captions.clone()
         ids[:, 1:4] = trigger
         return float(info_nce(clip.images(pixels), clip.captions(ids)))
 
-    @torch.inference_mode()
     def run() -> torch.Tensor:
         best = torch.from_numpy(case.trigger)
         for slot in range(best.shape[1]):
@@ -178,7 +215,8 @@ def hotflip(config: BenchConfig, work: Path) -> Iterator[Part]:
         return best
 
     name = f"{case.name} trigger search, torch, float32, images encoded for each candidate"
-    yield Part(name, run, case.candidates, "candidate", peer=True)
+    first = torch.from_numpy(case.trigger)
+    yield _part(name, run, case.candidates, "candidate", lambda: loss(first))
 
 
 def loss(config: BenchConfig, work: Path) -> Iterator[Part]:
@@ -191,7 +229,7 @@ def loss(config: BenchConfig, work: Path) -> Iterator[Part]:
 
     part = "loss and gradient, torch, whole matrix"
     held = temporaries(run, work / "trace.json")
-    yield Part(part, run, len(sides[0]), "pair", temporaries=held, peer=True)
+    yield _part(part, run, len(sides[0]), "pair", temporaries=held)
 
 
 def temporaries(run: Callable[[], object], trace: Path) -> float:
@@ -213,10 +251,9 @@ def neighbours(config: BenchConfig, work: Path) -> Iterator[Part]:
     count, rows = neighbours_case(config)
     among = torch.from_numpy(rows)
     out = torch.empty(count, len(among))
-    yield Part(
+    yield _part(
         "the bare product, torch",
         lambda: torch.mm(among[:count], among.T, out=out),
         count,
         "query",
-        peer=True,
     )

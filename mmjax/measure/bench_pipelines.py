@@ -36,7 +36,7 @@ def loader(config: BenchConfig, work: Path) -> Iterator[Part]:
     n = IMAGES[config.size]
     cores = len(os.sched_getaffinity(0))
     for side in (256, 500):
-        files = list(_jpegs(n, side))
+        files = list(jpegs(n, side))
         rows = [Row(str(i), "a caption", data) for i, data in enumerate(files)]
         view = RowView(n, rows.__getitem__, LIMIT)
 
@@ -61,7 +61,8 @@ def loader(config: BenchConfig, work: Path) -> Iterator[Part]:
             yield Part(name, lambda a=library, b=workers, r=run: r(a, b), n, f"{side} px image")
 
 
-def _jpegs(n: int, side: int) -> Iterator[bytes]:
+def jpegs(n: int, side: int) -> Iterator[bytes]:
+    """Files of square pictures, `side` pixels wide, of about the size that photos have."""
     for scene in make_scenes(n, 0, 64):
         # a scene is flat; the noise gives the files the size of photos'
         image = Image.fromarray(scene.image).resize((side, side), Image.Resampling.BICUBIC)

@@ -8,11 +8,14 @@ may be deleted afterwards.
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,10 +82,13 @@ def rehearse(folder: Path, pairs: int, dimension: int, mode: str, kind: str) -> 
         What `rehearsal-....json` holds.
     """
     reference, scanned = folder / f"reference-{dimension}", folder / f"{pairs}-{dimension}"
-    if not (reference / "poison_labels.parquet").exists():
-        write_set(reference, min(REFERENCE, pairs), dimension, seed=0, clean=True)
-    if not (scanned / "poison_labels.parquet").exists():
-        write_set(scanned, pairs, dimension, seed=0)
+    # the system counts a parent's memory in the processes that it starts
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        draw = partial(apart.submit, write_set, dimension=dimension, seed=0)
+        if not (reference / "poison_labels.parquet").exists():
+            draw(reference, min(REFERENCE, pairs), clean=True).result()
+        if not (scanned / "poison_labels.parquet").exists():
+            draw(scanned, pairs).result()
     mapping = folder / f"mapping-{dimension}-{kind}"
     if not (mapping / "mapping.json").exists():
         measured("fit-mapping", str(reference), f"--out={mapping}", f"--config.fit.kind={kind}")

@@ -5,7 +5,8 @@
 The same EM runs on values and on a histogram of them (weights = counts). Each iteration is one
 scan over blocks that stay in cache: about 20 n K FLOP, one read of the values, O(block K) working
 memory. Sums inside a block are float32 about the current means, totals float64 (a local
-`enable_x64`), so that the means agree with float64 to 1e-6 (facts/performance.md e).
+`enable_x64`), so that the means agree with float64 to 1e-6 (facts/performance.md e). A histogram is
+one block, whose counts float32 cannot add up to the tolerance: its sums are float64.
 """
 
 from functools import partial
@@ -107,8 +108,12 @@ def expectation_maximisation(
     max_iterations: int,
     floor: float,
 ) -> Mixture:
-    """Plain EM from `start`; `floor` is the smallest variance. Components keep their order."""
-    x, w = _blocks(np.asarray(values, np.float32)), _blocks(np.asarray(value_weights, np.float32))
+    """Plain EM from `start`, in float64 if `value_weights` are, else in float32 inside blocks.
+
+    `floor` is the smallest variance. Components keep their order.
+    """
+    kind = np.float64 if value_weights.dtype == np.float64 else np.float32
+    x, w = _blocks(np.asarray(values, kind)), _blocks(np.asarray(value_weights, kind))
     with jax.enable_x64(True):
         means, variances, weights, likelihood, converged = _em(
             x,
@@ -163,7 +168,7 @@ def posterior(
 
 def to_histogram(
     values: Num[np.ndarray, " n"], value_weights: Num[np.ndarray, " n"], bins: int
-) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
     """(means of the non-empty bins, their weights): equal-width bins over the range."""
     low, high = float(values.min()), float(values.max())
     scale = bins / max(high - low, 1e-30)
@@ -172,7 +177,7 @@ def to_histogram(
     total = np.bincount(index, value_weights * (values.astype(np.float64) - low), bins)
     some = mass > 0
     centres = low + total[some] / mass[some]
-    return centres.astype(np.float32), mass[some].astype(np.float32)
+    return centres, mass[some].astype(np.float64)
 
 
 def _log_joint(x: Array, means: Array, variances: Array, weights: Array) -> Array:
@@ -193,12 +198,12 @@ def _em(
     limit: Array,
     floor: Array,
 ) -> tuple[Array, ...]:
-    """EM to convergence over blocks x, w [m, block] (float32); parameters and totals float64."""
+    """EM to convergence over blocks x, w [m, block]; parameters and totals float64."""
     mass = jnp.sum(w, dtype=jnp.float64)
 
     def sweep(means: Array, variances: Array, weights: Array) -> tuple[Array, Array]:
         """Totals of one E step: [3, k] moments about the rounded means, and log-likelihood."""
-        mu, var, phi = (a.astype(jnp.float32) for a in (means, variances, weights))
+        mu, var, phi = (a.astype(x.dtype) for a in (means, variances, weights))
 
         def add(totals: Any, block: Any) -> tuple[Any, None]:
             xb, wb = block
@@ -224,7 +229,7 @@ def _em(
         likelihood = likelihood / mass
         shift = first / jnp.maximum(share, _TINY)
         alive = share > 1e-9 * mass
-        reference = means.astype(jnp.float32).astype(jnp.float64)
+        reference = means.astype(x.dtype).astype(jnp.float64)
         new_means = jnp.where(alive, reference + shift, means)
         spread = second / jnp.maximum(share, _TINY) - shift * shift
         new_variances = jnp.where(alive, jnp.maximum(spread, floor), variances)
@@ -245,7 +250,7 @@ def _blocks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, "m b"]:
     size = min(BLOCK, max(1024, 1 << (values.size - 1).bit_length()))
     needed = -(-values.size // size)
     power = 2 ** max(needed.bit_length() - 3, 0)
-    padded = np.zeros((-(-needed // power) * power, size), np.float32)
+    padded = np.zeros((-(-needed // power) * power, size), values.dtype)
     padded.reshape(-1)[: values.size] = values
     return padded
 

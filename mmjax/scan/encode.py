@@ -9,8 +9,10 @@ next one.
 
 import collections
 import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -21,7 +23,7 @@ from jaxtyping import Array, Bool, Float16, Int32, UInt8
 
 from mmjax.core.mesh import DATA, batch_sharding, replicated
 from mmjax.core.progress import Meter
-from mmjax.data.loader import Record, load_shard
+from mmjax.data.loader import Record, ShardLoad, load_shard
 from mmjax.data.shards import ShardView
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.models.clip import Variables, build, freeze
@@ -115,18 +117,39 @@ def _jitted(encode: Callable[..., Array], part: int, mesh: Mesh) -> Callable[...
     return jax.jit(over if part else encode, in_shardings=(whole, split), out_shardings=split)
 
 
-def encode_shard(encoder: Encoder, view: ShardView, meter: Meter | None = None) -> EncodedShard:
-    """Embed the pairs of one shard.
+def encode_views(
+    encoder: Encoder, views: Iterable[ShardView], meter: Meter | None = None
+) -> Generator[EncodedShard]:
+    """Embed shards one after another; the first images of each are decoded during the one before.
 
     Args:
         encoder: from `make_encoder`.
-        view: the shard.
+        views: the shards; each is taken when the one before it begins.
         meter: told of every row done.
 
-    Returns:
+    Yields:
         One row per pair of the view, in its order. A row whose embedding is not finite gets the
         status `nonfinite_embedding`.
     """
+    following = iter(views)
+    with ThreadPoolExecutor(1, thread_name_prefix="mmjax-next-shard") as ahead:
+        begun = ahead.submit(_begin, encoder, following)
+        while (shard := begun.result()) is not None:
+            begun = ahead.submit(_begin, encoder, following)
+            yield _encode(encoder, *shard, meter)
+
+
+def encode_shard(encoder: Encoder, view: ShardView, meter: Meter | None = None) -> EncodedShard:
+    """Embed the pairs of one shard, as `encode_views` does."""
+    (encoded,) = encode_views(encoder, [view], meter)
+    return encoded
+
+
+def _begin(encoder: Encoder, views: Iterator[ShardView]) -> tuple[ShardView, ShardLoad] | None:
+    """The next shard, its first batch decoded; None after the last."""
+    view = next(views, None)
+    if view is None:
+        return None
     config = encoder.config
     load = load_shard(
         view,
@@ -136,6 +159,13 @@ def encode_shard(encoder: Encoder, view: ShardView, meter: Meter | None = None) 
         max_pixels=config.max_image_pixels,
         library=config.decoder,
     )
+    first = list(itertools.islice(load.batches, 1))
+    return view, load._replace(batches=itertools.chain(first, load.batches))
+
+
+def _encode(
+    encoder: Encoder, view: ShardView, load: ShardLoad, meter: Meter | None
+) -> EncodedShard:
     sharding = batch_sharding(encoder.mesh)
 
     def image_batches() -> Iterator[tuple[Array, int]]:

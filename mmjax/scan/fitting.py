@@ -106,7 +106,7 @@ def fit_network(
         )
     else:
         params["log_scale"] = jnp.log(1.0 / config.temperature)
-    batch = _batch_size(config.batch_size, train.images.size, mesh)
+    batch = _batch_size(config.batch_size, train.images.size)
     seed = _seed(keys.stream(key, "pairs"))
 
     def batch_at(step: int) -> dict[str, np.ndarray]:
@@ -149,7 +149,17 @@ def fit_network(
         weight_decay=config.weight_decay,
     )
     params, last = _train(
-        params, model_state, loss_fn, batch_at, steps, optimizer, key, mesh, "mapping", on_metrics
+        params,
+        model_state,
+        loss_fn,
+        batch_at,
+        batch,
+        steps,
+        optimizer,
+        key,
+        mesh,
+        "mapping",
+        on_metrics,
     )
     return params["mapping"], {f"train_{name}": value for name, value in last.items()}
 
@@ -188,7 +198,7 @@ def _fit_captioner(
 ) -> PyTree:
     """Phase A: captions from noisy caption embeddings (text only); returns the parameters."""
     d = reference.text.shape[1]
-    batch = _batch_size(config.batch_size, train.order.size, mesh)
+    batch = _batch_size(config.batch_size, train.order.size)
     seed = _seed(keys.stream(key, "captions"))
     params = captioner.init(
         keys.stream(key, "captioner"), jnp.zeros((1, d)), jnp.zeros((1, tokens.shape[1]), jnp.int32)
@@ -215,7 +225,7 @@ def _fit_captioner(
         learning_rate=config.learning_rate, warmup=_warmup(0.05, steps), weight_decay=0.05
     )
     params, _ = _train(
-        params, {}, loss_fn, batch_at, steps, optimizer, key, mesh, "captioner", on_metrics
+        params, {}, loss_fn, batch_at, batch, steps, optimizer, key, mesh, "captioner", on_metrics
     )
     return params
 
@@ -225,6 +235,7 @@ def _train(
     model_state: PyTree,
     loss_fn: LossFn,
     batch_at: Callable[[int], PyTree],
+    rows: int,
     steps: int,
     optimizer: OptimizerConfig,
     key: jax.Array,
@@ -232,7 +243,21 @@ def _train(
     phase: str,
     on_metrics: OnMetrics | None,
 ) -> tuple[PyTree, dict[str, float]]:
-    """(trained parameters on the host, metrics of the last step)."""
+    """(trained parameters on the host, metrics of the last step).
+
+    Batches of `rows` learn the same on any mesh: the rows that fill up the last device are cut off
+    before the loss sees them.
+    """
+    missing = -rows % mesh.shape["data"]
+
+    def filled(step: int) -> PyTree:
+        return jax.tree.map(lambda array: _filled(array, missing), batch_at(step))
+
+    def loss_of_rows(
+        params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        return loss_fn(params, model_state, jax.tree.map(lambda x: x[:rows], batch), key)
+
     last: dict[str, float] = {}
 
     def report(step: int, metrics: dict[str, float]) -> None:
@@ -243,8 +268,8 @@ def _train(
     rule = make_optimizer(optimizer, steps)
     state = fit(
         create(params, model_state, rule),
-        make_step(loss_fn, rule),
-        batch_at,
+        make_step(loss_of_rows, rule),
+        filled,
         steps=steps,
         key=keys.stream(key, "steps", phase),
         mesh=mesh,
@@ -253,10 +278,13 @@ def _train(
     return jax.device_get(state.params), last
 
 
-def _batch_size(wanted: int, rows: int, mesh: Mesh) -> int:
-    """A multiple of the data axis: `wanted`, or less so that an epoch has eight steps."""
-    devices = mesh.shape["data"]
-    return max(devices, min(wanted, max(rows // 8, 32)) // devices * devices)
+def _filled(array: np.ndarray, missing: int) -> np.ndarray:
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+
+
+def _batch_size(wanted: int, rows: int) -> int:
+    """`wanted`, or less so that an epoch has eight steps."""
+    return min(wanted, max(rows // 8, 32))
 
 
 def _sample(rng: np.random.Generator, rows: int, size: int) -> Int64[np.ndarray, " b"]:

@@ -20,7 +20,7 @@ from mmjax.data.embeddings import EmbeddingShard, EmbeddingSource
 from mmjax.data.shards import Shard, Source
 from mmjax.scan.blocks import EmbeddingBlock
 from mmjax.scan.config import EncodeConfig
-from mmjax.scan.encode import encode_shard, make_encoder
+from mmjax.scan.encode import encode_views, make_encoder
 from mmjax.scan.prepare import Model, Opened
 from mmjax.scan.store import (
     PAIR_SCHEMA,
@@ -105,8 +105,9 @@ def encode_shards(
     known = [size for size in sizes if size is not None]
     shown = meter(sum(known) if len(known) == len(left) else None, what, unit="pair")
     try:
-        for shard, fingerprint in left:
-            encoded = encode_shard(encoder, source.open_shard(shard), shown)
+        opened = (source.open_shard(shard) for shard, _ in left)
+        embedded = encode_views(encoder, opened, shown)
+        for (shard, fingerprint), encoded in zip(left, embedded, strict=True):
             write_shard(run, shard.name, encoded, fingerprint=fingerprint, prefix=prefix)
             run.log("shard", name=prefix + shard.name, rows=len(encoded.records))
     finally:
@@ -188,7 +189,7 @@ def _pairs_of(part: EmbeddingShard) -> pa.Table:
         "caption": [caption or "" for caption in part.captions],
         "status": part.statuses,
         "error_message": part.messages,
-        "flags": [list(flags) for flags in part.flags],
+        "flags": part.flags,
         "image_sha256": [""] * len(part.keys),
     }
     return pa.table(columns, schema=PAIR_SCHEMA)

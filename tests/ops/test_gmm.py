@@ -115,6 +115,32 @@ def test_histogram_mode_is_close_to_the_values():
     assert binned.log_likelihood == pytest.approx(exact.log_likelihood, abs=1e-3)
 
 
+def test_a_histogram_of_millions_does_not_stop_early():
+    """A bin's count times its log-likelihood has more digits than float32 keeps."""
+    rng = np.random.default_rng(0)
+    n = 1_000_000
+    parts = [(0.106, 0.0093, 0.947), (0.678, 0.026, 0.043), (0.711, 0.041, 0.010)]
+    values = np.concatenate([rng.normal(m, s, round(n * share)) for m, s, share in parts])
+    found = fit_mixture(values, components=5, histogram_above=1_000)
+    x, w = to_histogram(values.astype(np.float32), np.ones(len(values), np.float32), 16_384)
+    floor = 1e-4 * np.average((x - np.average(x, weights=w)) ** 2, weights=w)
+    alive = found.weights > 1e-9
+    means, variances, weights = (each[alive] for each in found[:3])
+    likelihoods = []
+    for _ in range(100):
+        joint = np.log(weights) - (x[:, None] - means) ** 2 / (2 * variances)
+        joint -= np.log(2 * np.pi * variances) / 2
+        evidence = np.logaddexp.reduce(joint, axis=1)
+        likelihoods.append(np.average(evidence, weights=w))
+        share = np.exp(joint - evidence[:, None]) * w[:, None]
+        weights = share.sum(0) / share.sum()
+        means = (share * x[:, None]).sum(0) / share.sum(0)
+        spread = (share * (x[:, None] - means) ** 2).sum(0) / share.sum(0)
+        variances = np.maximum(spread, floor)
+    assert found.log_likelihood == pytest.approx(likelihoods[0], abs=1e-6)
+    assert likelihoods[-1] - likelihoods[0] < 1e-5
+
+
 def test_histogram_keeps_mass_and_mean():
     values = draw("separate", 1_000)
     centres, mass = to_histogram(values, np.ones_like(values), 64)

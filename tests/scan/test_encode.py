@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +15,14 @@ from PIL import Image
 
 from mmjax.attacks.shards import encode_png
 from mmjax.core.config import MeshConfig
+from mmjax.core.errors import InputError
 from mmjax.core.mesh import make_mesh
 from mmjax.core.types import Pair
 from mmjax.data.tokenizer import Tokenizer, train_bpe
 from mmjax.models.clip import build
 from mmjax.models.weights import Weights
 from mmjax.scan.config import EncodeConfig
-from mmjax.scan.encode import EncodedShard, Encoder, encode_shard, make_encoder
+from mmjax.scan.encode import EncodedShard, Encoder, encode_shard, encode_views, make_encoder
 from tests.e2e.conftest import TINY
 
 SIZE, WORDS = 8, 16
@@ -195,3 +198,41 @@ def test_a_real_model_gives_the_same_bits_in_any_batch_on_any_devices(tokenizer:
         found = encoded(devices, batch)
         assert found.image.tobytes() == wanted.image.tobytes()
         assert found.text.tobytes() == wanted.text.tobytes()
+
+
+def test_the_next_shard_is_decoded_while_one_is_embedded(tokenizer: Tokenizer) -> None:
+    """Its images are read before the shard before it is done; each keeps its own rows."""
+    encoder, _, _ = make(tokenizer, batch_size=4)
+    colours = np.random.default_rng(1).integers(1, 255, (3, 6, 3))
+    read = threading.Event()
+
+    class Watched(View):
+        def __getitem__(self, row: int) -> Pair:
+            read.set()
+            return super().__getitem__(row)
+
+    def views() -> Iterator[View]:
+        for i, shard in enumerate(colours):
+            pairs = [Pair(f"{i}-{j}", png(tuple(c.tolist())), "x") for j, c in enumerate(shard)]
+            yield Watched(pairs) if i == 1 else View(pairs)
+
+    found = encode_views(encoder, views())
+    first = next(found)
+    assert read.wait(10), "the second shard is read before it is asked for"
+    for i, shard in enumerate([first, *found]):
+        assert [record.key for record in shard.records] == [f"{i}-{j}" for j in range(6)]
+        wanted = np.stack([colour_embedding(c) for c in colours[i]])
+        np.testing.assert_allclose(shard.image, wanted, atol=1e-3)
+
+
+def test_a_shard_that_cannot_be_opened_stops_at_its_turn(tokenizer: Tokenizer) -> None:
+    encoder, _, _ = make(tokenizer)
+
+    def views() -> Iterator[View]:
+        yield View([Pair("a", png((9, 9, 9)), "x")])
+        raise InputError("no shard")
+
+    found = encode_views(encoder, views())
+    assert len(next(found).records) == 1
+    with pytest.raises(InputError, match="no shard"):
+        next(found)

@@ -99,6 +99,30 @@ def test_ridge_learns_and_says_so(ridge):
     }
 
 
+@pytest.mark.parametrize("kind", ["lm", "regression"])
+def test_networks_are_the_same_on_a_mesh_that_does_not_divide_the_batch(reference, kind):
+    brief = dataclasses.replace(
+        TINY,
+        kind=kind,
+        batch_size=10,
+        epochs=1.0,
+        captioner=dataclasses.replace(TINY.captioner, batch_size=18, epochs=1.0),
+    )
+    one, many = (
+        fit_mapping(
+            reference,
+            brief,
+            weights_fingerprint="abc",
+            key=jax.random.key(0),
+            mesh=make_mesh(MeshConfig(data=data)),
+        )
+        for data in (1, 4)
+    )
+    assert one.diagnostics["train_cosine"] == pytest.approx(many.diagnostics["train_cosine"], 1e-4)
+    for mine, other in zip(jax.tree.leaves(one.params), jax.tree.leaves(many.params), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [pytest.param("lm", marks=pytest.mark.slow), "regression"])
 @pytest.mark.usefixtures("keys_checked")
 def test_networks_learn(reference, mesh, kind):

@@ -57,6 +57,10 @@ def _rows(found: dict[str, Any]) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
 
 
+LEAST = 1.05
+"""How much more the largest set must take than the smallest for a slope to be told."""
+
+
 def _slopes(same: list[dict[str, Any]]) -> Iterator[str]:
     """What a million pairs more cost, from the smallest to the largest size; and the far end."""
     if len(same) < 2:
@@ -67,7 +71,10 @@ def _slopes(same: list[dict[str, Any]]) -> Iterator[str]:
         return
     more = large["pairs"] - small["pairs"]
     for before, after in zip(small["steps"], large["steps"], strict=True):
-        cpu, memory = ((after[name] - before[name]) / more for name in ("cpu", "resident"))
+        cpu, memory = (
+            (after[name] - before[name]) / more if after[name] > LEAST * before[name] else 0.0
+            for name in ("cpu", "resident")
+        )
         told = [
             _grown(cpu, "CPU seconds", 1e6, f"{FAR * cpu / 3600:.1f} CPU hours"),
             _grown(memory, "MB of memory", 1.0, f"{FAR * memory / 1e9:.0f} GB"),

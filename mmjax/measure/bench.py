@@ -68,6 +68,7 @@ class Part(NamedTuple):
         temporaries: bytes that one run holds beside its inputs and results; 0 where not known.
         peer: whether it is another implementation, or another formulation, of what is compared.
         threads: how many it was given; 0 where the runtime decides.
+        compute: the type that it was found fastest in; "" where its name says it.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Part(NamedTuple):
     temporaries: float = 0.0
     peer: bool = False
     threads: int = 0
+    compute: str = ""
 
 
 class Timing(NamedTuple):
@@ -205,6 +207,8 @@ def as_row(part: Part, timing: Timing, peaks: dict[str, float]) -> dict[str, Any
     }
     if part.threads:
         row["threads"] = part.threads
+    if part.compute:
+        row["compute"] = part.compute
     if part.temporaries:
         row["temporary_bytes"] = part.temporaries
     if part.flops and part.name not in PEAKS:

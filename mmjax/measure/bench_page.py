@@ -13,13 +13,13 @@ _HEAD = """# How fast it is
 Made by `mmjax bench CASE --out=FOLDER` from the `bench-CASE.json` beside this page. What is
 compared ran in turn in one process; medians, quartiles in brackets. "First" compiles. Shares are
 of the machine's own peaks (products, a copy), measured in the same turns; a machine that is shared
-with others moves both. Peers in torch have one thread or one for each core, whichever was faster
-before the turns; mmjax has all cores.
+with others moves both. Peers in torch have one thread or one for each core, and float32 or
+bfloat16, whichever was faster before the turns; mmjax has all cores.
 """
 _GOALS = """## Goals
 
 Rates of parts over those of their peers, from the medians below: how many times as fast. Goals are
-of `--size=full`.
+of `--size=full`. Where a part's type is not named it is the faster of float32 and bfloat16.
 """
 
 
@@ -65,7 +65,8 @@ def _section(found: dict[str, Any]) -> list[str]:
 def _remark(row: dict[str, Any]) -> str:
     if not row["peer"]:
         return ""
-    return f" (peer, {row['threads']} thread(s))" if "threads" in row else " (peer)"
+    threads = f"{row['threads']} thread(s)" if "threads" in row else ""
+    return f" ({', '.join(filter(None, ('peer', row.get('compute'), threads)))})"
 
 
 def _data(found: dict[str, Any]) -> str:

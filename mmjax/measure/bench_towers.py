@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -53,11 +54,12 @@ def encode(config: BenchConfig, work: Path) -> Iterator[Part]:
 def text(config: BenchConfig, work: Path) -> Iterator[Part]:
     """Captions of real lengths in their buckets, all in one bucket, and in the full context."""
     n, name = 4 * BATCH[config.size], VIT[config.size]
+    ids, lengths = real_captions(config)
+    for compute in COMPUTES:
+        run = _by_bucket(*_frozen(name, compute), ids, lengths)
+        yield Part(f"{name} captions, real lengths, {compute}", run, len(ids), "caption")
     towers, variables = _frozen(name, "bfloat16")
     shape = towers.preset.text
-    ids, lengths = real_captions(config)
-    run = _by_bucket(towers, variables, ids, lengths)
-    yield Part(f"{name} captions, real lengths, bfloat16", run, len(ids), "caption")
     for length in sorted({min(length, shape.context_length) for length in (16, 32, 77)}):
         tokens = given.captions(shape, np.full(n, length), length)
         flops = count(jax.make_jaxpr(towers.encode_text)(variables, tokens))
@@ -114,17 +116,18 @@ def pairs(
 def pair(config: BenchConfig, work: Path) -> Iterator[Part]:
     """Both sides of pairs whose captions have real lengths."""
     name = VIT[config.size]
-    towers, variables = _frozen(name, "bfloat16")
     images, ids, lengths = pairs(config)
-    captions = _by_bucket(towers, variables, ids, lengths)
-    compiled = jax.jit(towers.encode_image)
     batches = np.split(images, range(PART, len(images), PART))
+    for compute in COMPUTES:
+        towers, variables = _frozen(name, compute)
+        captions = _by_bucket(towers, variables, ids, lengths)
+        encode = partial(jax.jit(towers.encode_image), variables)
 
-    def run() -> Float32[np.ndarray, "2 n d"]:
-        embedded = [compiled(variables, batch) for batch in batches]
-        return np.stack([np.concatenate([np.asarray(each) for each in embedded]), captions()])
+        def run(encode=encode, captions=captions) -> Float32[np.ndarray, "2 n d"]:
+            embedded = [encode(batch) for batch in batches]
+            return np.stack([np.concatenate([np.asarray(each) for each in embedded]), captions()])
 
-    yield Part(f"{name} pairs, real lengths, bfloat16", run, len(images), "pair")
+        yield Part(f"{name} pairs, real lengths, {compute}", run, len(images), "pair")
 
 
 class Noise(NamedTuple):

@@ -17,7 +17,7 @@ from mmjax.core.errors import ConfigError, ExitCode, MmjaxError
 
 SUMMARY = "Guards the data that multimodal contrastive models (CLIP) learn from."
 EXIT_CODES = """exit codes: 0 done; 1 --fail_on reached; 2 you must act; 3 finished, but more inputs
-were skipped than allowed; 42 start it again; 130/143 interrupted, the same command resumes"""
+were skipped than allowed; 42 terminated or a peer is lost, start it again; 130 interrupted; both resume"""
 
 
 class Terminated(BaseException):
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.SIGINT
     except Terminated:
         _say("terminated; the same command goes on from here")
-        return ExitCode.SIGTERM
+        return ExitCode.RETRY
     except BrokenPipeError:
         # the reader of our output has gone; keep Python from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,9 +10,8 @@ class ExitCode(enum.IntEnum):
     FAIL_ON = 1  # `--fail_on` was reached: a gate for pipelines
     USER = 2  # the user must act, a retry is useless
     DEGRADED = 3  # finished, but more inputs were skipped than `max_bad_fraction` allows
-    RETRY = 42  # preempted or a lost peer: start the same command again
+    RETRY = 42  # SIGTERM, as of a preemption, or a lost peer: start the same command again
     SIGINT = 130
-    SIGTERM = 143
 
 
 class MmjaxError(Exception):

@@ -138,7 +138,7 @@ def test_what_is_our_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("number", "code", "says"),
-    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+    [(signal.SIGTERM, 42, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
 def test_a_signal_during_a_callback_that_swallows_errors_is_not_lost(
     number: signal.Signals,

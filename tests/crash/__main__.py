@@ -38,7 +38,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     record = begun_record(arguments.record, arguments.seed)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so the children end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))  # and so the children end
     # children are forked before JAX has made a thread; it warns of what would follow
     warnings.filterwarnings("ignore", message="os.fork")
     import_all()

@@ -11,7 +11,7 @@ from tests.crash.cases import Case, verb
 from tests.crash.engine import Child, Ended, Moment, contents, differences
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 42, signal.SIGINT: 130}
 """With which a killed verb ends."""
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 SHARDS = 24
 INTERRUPTIONS = (
     (signal.SIGKILL, -signal.SIGKILL, ""),
-    (signal.SIGTERM, 143, "mmjax: terminated"),
+    (signal.SIGTERM, 42, "mmjax: terminated"),
     (signal.SIGINT, 130, "mmjax: interrupted"),
 )
 """Signal, exit code, what is said."""

@@ -56,10 +56,10 @@ def _resumes(case: Case, number: int, code: int) -> None:
 
 
 @fault(
-    "F37", "SIGTERM or SIGINT in the middle", "exit 143 or 130; the same command resumes", slow=True
+    "F37", "SIGTERM or SIGINT in the middle", "exit 42 or 130; the same command resumes", slow=True
 )
 def told_to_stop(case: Case) -> None:
-    _resumes(case, signal.SIGTERM, 143)
+    _resumes(case, signal.SIGTERM, 42)
     shutil.rmtree(case.out)
     _resumes(case, signal.SIGINT, 130)
 

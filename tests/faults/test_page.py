@@ -11,7 +11,7 @@ def test_trials_are_counted_by_verb_and_in_all() -> None:
     fine = {"kills": [kill("SIGKILL", -9, "journal/0.json")], "wrong": [], "differs": []}
     late = {"kills": [kill("SIGINT", 0, "summary.json")], "wrong": [], "differs": []}
     twice = {
-        "kills": [kill("SIGTERM", 143, ""), kill("SIGINT", 130, "a")],
+        "kills": [kill("SIGTERM", 42, ""), kill("SIGINT", 130, "a")],
         "wrong": [],
         "differs": ["model/model.safetensors"],
     }

@@ -17,7 +17,7 @@ from mmjax.core.errors import ConfigError, ExitCode, MmjaxError
 
 SUMMARY = "Guards the data that multimodal contrastive models (CLIP) learn from."
 EXIT_CODES = """exit codes: 0 done; 1 --fail_on reached; 2 you must act; 3 finished, but more inputs
-were skipped than allowed; 42 terminated or a peer is lost, start it again; 130 interrupted; both resume"""
+were skipped than allowed; 42 terminated or a peer is lost: start it again; 130 interrupted"""
 
 
 class Terminated(BaseException):

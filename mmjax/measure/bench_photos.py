@@ -25,7 +25,7 @@ from mmjax.models.weights import Weights
 from mmjax.scan.config import EncodeConfig
 from mmjax.scan.encode import Encoder, encode_views, make_encoder
 
-BATCHES = {"tiny": 2, "small": 2, "full": 5}
+BATCHES = 2
 """Full batches of photos in each of the shards."""
 SHARDS, CAPTIONS = 2, 5
 """Every photo has five captions, as Flickr8k's have, and is decoded and embedded once."""
@@ -36,7 +36,7 @@ Call = tuple[Callable[[Array], Array], np.ndarray]
 def photos(config: BenchConfig, work: Path) -> Iterator[Part]:
     """From shards on disk to embeddings, and the same steps on arrays that are there already."""
     size, name = BATCH[config.size], RESNET[config.size]
-    shard = BATCHES[config.size] * size * CAPTIONS
+    shard = BATCHES * size * CAPTIONS
     n = SHARDS * shard
     view = _given(config.data, n) if config.data else _drawn(n)
     for i in range(SHARDS):

@@ -30,7 +30,7 @@ BATCHES = 2
 SHARDS, CAPTIONS = 2, 5
 """Every photo has five captions, as Flickr8k's have, and is decoded and embedded once."""
 
-Call = tuple[Callable[[Array], Array], np.ndarray]
+Call = tuple[Callable[[Any], Array], np.ndarray]
 
 
 def photos(config: BenchConfig, work: Path) -> Iterator[Part]:
@@ -66,8 +66,8 @@ def photos(config: BenchConfig, work: Path) -> Iterator[Part]:
 
 
 def _recording(encoder: Encoder, calls: list[Call]) -> Encoder:
-    def record(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-        def call(given: Array) -> Array:
+    def record(function: Callable[[Any], Array]) -> Callable[[Any], Array]:
+        def call(given: Any) -> Array:
             calls.append((function, np.asarray(given)))
             return function(given)
 
@@ -82,7 +82,7 @@ def _recording(encoder: Encoder, calls: list[Call]) -> Encoder:
 
 def _given(location: str, n: int) -> ShardView:
     """Pairs of a captioned set that has five captions a photo."""
-    source = open_source(location, SourceOptions(split="test", shard_size=n))
+    source = open_source(location, options=SourceOptions(split="test", shard_size=n))
     return source.open_shard(source.shards[0])
 
 

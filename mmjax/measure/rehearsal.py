@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,11 +83,12 @@ def rehearse(folder: Path, pairs: int, dimension: int, mode: str, kind: str) -> 
     reference, scanned = folder / f"reference-{dimension}", folder / f"{pairs}-{dimension}"
     # the system counts a parent's memory in the processes that it starts
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-        draw = partial(apart.submit, write_set, dimension=dimension, seed=0)
-        if not (reference / "poison_labels.parquet").exists():
-            draw(reference, min(REFERENCE, pairs), clean=True).result()
-        if not (scanned / "poison_labels.parquet").exists():
-            draw(scanned, pairs).result()
+        for target, rows, clean in (
+            (reference, min(REFERENCE, pairs), True),
+            (scanned, pairs, False),
+        ):
+            if not (target / "poison_labels.parquet").exists():
+                apart.submit(write_set, target, rows, dimension, seed=0, clean=clean).result()
     mapping = folder / f"mapping-{dimension}-{kind}"
     if not (mapping / "mapping.json").exists():
         measured("fit-mapping", str(reference), f"--out={mapping}", f"--config.fit.kind={kind}")

@@ -39,7 +39,7 @@ def test_rescore_decides_again_from_what_is_stored(
     assert run("scan", shards, *world.flags, *stages, f"--out={first}").code == 0
     before = hashes(first)
     shutil.rmtree(shards)
-    monkeypatch.setattr(inputs, "encode_shard", _never)
+    monkeypatch.setattr(inputs, "encode_views", _never)
     paper = ["--config.mode=paper", "--gamma_z=0.9", "--seeds=9"]
     ran = run("rescore", first, *paper, f"--out={tmp_path / 'second'}", "--json")
     assert ran.code == 0

@@ -1,6 +1,7 @@
 """Sets that can be scored: encoded once each shard, or brought along and normalised once."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +39,17 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the shards that are encoded, by an encoder that computes nothing."""
     names: list[str] = []
 
-    def encode_shard(encoder: object, view: View, meter: object) -> EncodedShard:
-        names.append(view.name)
-        row = Record(view.name, "x", "ok", "", (), "", 0)
-        empty = view.name == "empty"
-        rows = np.full((0 if empty else 2, 4), 0.5, np.float16)
-        return EncodedShard(rows, rows, (row,) * len(rows), view.warnings)
+    def encode_views(
+        encoder: object, views: Iterator[View], meter: object
+    ) -> Iterator[EncodedShard]:
+        for view in views:
+            names.append(view.name)
+            row = Record(view.name, "x", "ok", "", (), "", 0)
+            empty = view.name == "empty"
+            rows = np.full((0 if empty else 2, 4), 0.5, np.float16)
+            yield EncodedShard(rows, rows, (row,) * len(rows), view.warnings)
 
-    monkeypatch.setattr(inputs, "encode_shard", encode_shard)
+    monkeypatch.setattr(inputs, "encode_views", encode_views)
     monkeypatch.setattr(inputs, "make_encoder", lambda *a, **k: None)
     return names
 

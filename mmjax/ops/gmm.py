@@ -21,7 +21,7 @@ from scipy.special import ndtr, ndtri
 
 from mmjax.core.errors import InputError
 
-BLOCK = 16_384
+BLOCK = 4_096
 _TINY = 1e-300
 
 
@@ -47,7 +47,7 @@ def fit_mixture(
     tolerance: float = 1e-7,
     max_iterations: int = 2_000,
     variance_floor: float = 1e-4,
-    bins: int = BLOCK,
+    bins: int = 16_384,
     histogram_above: int = 10_000_000,
 ) -> Mixture:
     """Fit the mixture from three deterministic starts and keep the likeliest.
@@ -208,8 +208,11 @@ def _em(
         def add(totals: Any, block: Any) -> tuple[Any, None]:
             xb, wb = block
             joint = _log_joint(xb, mu, var, phi)
-            evidence = jax.nn.logsumexp(joint, axis=0)
-            share = jnp.exp(joint - evidence[None, :]) * wb[None, :]
+            top = joint.max(axis=0)
+            parts = jnp.exp(joint - top[None, :])  # once: most of the time goes here
+            total = parts.sum(axis=0)
+            evidence = top + jnp.log(total)
+            share = parts * (wb / total)[None, :]
             away = xb[None, :] - mu[:, None]
             first = share * away
             moments = jnp.stack([share.sum(1), first.sum(1), (first * away).sum(1)])

@@ -185,7 +185,7 @@ class Search(NamedTuple):
 
 def search_case(config: BenchConfig) -> Search:
     """Few pairs, but in the bucket that the longest caption of 128 needs."""
-    n, count = {"tiny": (4, 8), "small": (2, 16), "full": (4, 64)}[config.size]
+    n, count = {"tiny": (4, 8), "small": (2, 16), "full": (2, 64)}[config.size]
     name = RESNET[config.size]
     shape = given.model(name)[0].preset
     context = shape.text.context_length

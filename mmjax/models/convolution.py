@@ -2,7 +2,8 @@
 
 XLA:CPU has no AMX convolution, so a bfloat16 3x3 convolution is written there as three matrix
 products over rows of three concatenated shifts ("row3", 1.7-2.2x of `lax.conv` in bfloat16), with
-a backward pass of its own: the input's gradient is the same kernel with flipped weights.
+a backward pass of its own: the input's gradient is the same kernel with flipped weights. Its
+float32 convolutions of many channels are slow too, and go by `winograd`.
 `reduce_window` is slow there too, hence a pool of four strided slices (25 % of a ResNet-50).
 Cost of a k x k convolution: 2 k^2 c o FLOPs a pixel; row3 holds three copies of its input.
 """
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 
 from mmjax.models.layers import F32, product
 from mmjax.models.policy import Policy
+from mmjax.models.winograd import pays, winograd
 
 
 def convolve(
@@ -37,6 +39,8 @@ def convolve(
         if size == 3 and stride == 1:
             return row3(x, kernel)
         return unfolded(x, kernel, stride)
+    if policy.backend == "cpu" and pays(x.shape, kernel.shape, stride):
+        return winograd(x.astype(F32), kernel.astype(F32))
     dtype = jnp.dtype(policy.compute)
     exact = policy.compute == "float32"
     return lax.conv_general_dilated(

@@ -13,8 +13,9 @@ _HEAD = """# How fast it is
 Made by `mmjax bench CASE --out=FOLDER` from the `bench-CASE.json` beside this page. What is
 compared ran in turn in one process; medians, quartiles in brackets. "First" compiles. Shares are
 of the machine's own peaks (products, a copy), measured in the same turns; a machine that is shared
-with others moves both. Peers in torch have one thread or one for each core, and float32 or
-bfloat16, whichever was faster before the turns; mmjax has all cores.
+with others moves both. Peers in torch have one thread or one for each core, float32 or bfloat16,
+and, of towers, batches of 16 or of all rows, whichever was faster before the turns; mmjax has all
+cores.
 """
 _GOALS = """## Goals
 

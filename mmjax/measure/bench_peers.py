@@ -1,8 +1,9 @@
 """The same in torch: open_clip's models with our weights, InfoNCE, PGD and the trigger search.
 
 What an open_clip user gets, or better: float32 ResNets have their norms folded and their images in
-channels-last order, and each part has the type and as many threads as are fastest for it when it is
-made (where the processor has no bfloat16 products, torch's autocast takes six times as long).
+channels-last order, and each part has the type, the batch and as many threads as are fastest for it
+when it is made (where the processor has no bfloat16 products, torch's autocast takes six times as
+long; memory of large batches is handed out anew in every run).
 `tests/measure/test_bench_peers.py` shows that the numbers are ours.
 """
 
@@ -35,6 +36,7 @@ from mmjax.measure.bench_towers import (
 )
 from mmjax.measure.torch_clip import fold_norms, open_clip_model
 from mmjax.models.presets import Preset
+from mmjax.scan.encode import PART
 
 
 class TorchClip:
@@ -113,6 +115,12 @@ def fastest_clip(name: str, probe: Callable[[TorchClip], object]) -> TorchClip:
     return clips[_fastest([partial(probe, clip) for clip in clips], 3)]
 
 
+def fastest_batch(probe: Callable[[int], object], n: int) -> int:
+    """The batch that `probe` is faster with: as a scan has it on a CPU, or all `n` rows."""
+    sizes = sorted({min(PART, n), n})
+    return sizes[_fastest([partial(probe, size) for size in sizes], 2)] if sizes[1:] else n
+
+
 def _fastest(runs: Sequence[Callable[[], object]], turns: int) -> int:
     """Which of the runs has the smallest median over turns; the first turn warms up."""
     seconds: list[list[float]] = [[] for _ in runs]
@@ -153,9 +161,10 @@ def encode(config: BenchConfig, work: Path) -> Iterator[Part]:
         pixels = torch.from_numpy(given.images(n, size))
         few = pixels[:FEW]
         clip = fastest_clip(name, lambda clip, few=few: _images(clip, few, FEW))
+        batch = fastest_batch(lambda each, clip=clip, rows=pixels: _images(clip, rows, each), n)
         yield _part(
             f"{name} images, torch",
-            lambda clip=clip, pixels=pixels: _images(clip, pixels, n),
+            lambda clip=clip, pixels=pixels, batch=batch: _images(clip, pixels, batch),
             n,
             f"{name} image",
             lambda clip=clip, few=few: _images(clip, few, FEW),
@@ -168,9 +177,10 @@ def text(config: BenchConfig, work: Path) -> Iterator[Part]:
     name, size = VIT[config.size], BATCH[config.size]
     ids = torch.from_numpy(real_captions(config)[0])
     clip = fastest_clip(name, lambda clip: _captions(clip, ids[:FEW], FEW))
+    batch = fastest_batch(lambda each: _captions(clip, ids[:size], each), size)
     yield _part(
         f"{name} captions, real lengths, torch",
-        lambda: _captions(clip, ids, size),
+        lambda: _captions(clip, ids, batch),
         len(ids),
         "caption",
         lambda: _captions(clip, ids[:FEW], FEW),
@@ -183,14 +193,15 @@ def pair(config: BenchConfig, work: Path) -> Iterator[Part]:
     name, size = VIT[config.size], BATCH[config.size]
     pixels, ids = (torch.from_numpy(each) for each in pairs(config)[:2])
 
-    def run(clip: TorchClip, count: int = len(ids)) -> torch.Tensor:
-        images = _images(clip, pixels[:count], size)
-        return torch.stack([images, _captions(clip, ids[:count], size)])
+    def run(clip: TorchClip, count: int = len(ids), batch: int = size) -> torch.Tensor:
+        images = _images(clip, pixels[:count], batch)
+        return torch.stack([images, _captions(clip, ids[:count], batch)])
 
     clip = fastest_clip(name, lambda clip: run(clip, FEW))
+    batch = fastest_batch(lambda each: run(clip, size, each), size)
     yield _part(
         f"{name} pairs, torch",
-        lambda: run(clip),
+        lambda: run(clip, batch=batch),
         len(ids),
         "pair",
         lambda: run(clip, FEW),

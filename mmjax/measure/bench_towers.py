@@ -23,7 +23,7 @@ from mmjax.models.clip import Towers, Variables, freeze
 from mmjax.ops import hotflip as search
 from mmjax.ops.contrastive import info_nce
 from mmjax.ops.pgd import descend, lattice_box
-from mmjax.scan.encode import PART
+from mmjax.scan.encode import PART, by_parts
 
 Compute = Literal["float32", "bfloat16"]
 
@@ -38,13 +38,13 @@ def _frozen(name: str, compute: Compute) -> tuple[Towers, Variables]:
 
 
 def encode(config: BenchConfig, work: Path) -> Iterator[Part]:
-    """Images of the frozen towers in both types, beside a ViT as flax's own layers make it."""
+    """Images as a scan embeds them in both types, beside a ViT as flax's own layers make it."""
     n = BATCH[config.size]
     for name, compute in itertools.product((RESNET[config.size], VIT[config.size]), COMPUTES):
         towers, variables = _frozen(name, compute)
         images, unit = given.images(n, towers.preset.vision.image_size), f"{name} image"
         flops = count(jax.make_jaxpr(towers.encode_image)(variables, images))
-        run = jitted(towers.encode_image, variables, images)
+        run = jitted(by_parts(towers.encode_image, min(n, PART)), variables, images)
         yield Part(f"{name} images, {compute}", run, n, unit, flops)
         if towers.preset.vision.kind == "vit" and compute == "bfloat16":
             run = jitted(plain_vit(towers.preset), variables, images)

@@ -107,14 +107,22 @@ def make_encoder(
 
 def _jitted(encode: Callable[..., Array], part: int, mesh: Mesh) -> Callable[..., Array]:
     """`encode(variables, rows)` over the mesh, `part` rows at a time; 0 = all of a device's."""
+    over = encode
+    if part:
+        own = by_parts(encode, part)
+        over = jax.shard_map(own, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(DATA))
+    whole, split = replicated(mesh), batch_sharding(mesh)
+    return jax.jit(over, in_shardings=(whole, split), out_shardings=split)
 
-    def by_parts(variables: Variables, rows: Array) -> Array:
+
+def by_parts(encode: Callable[..., Array], part: int = PART) -> Callable[..., Array]:
+    """`encode(variables, rows)` so many rows at a time, of which there is a multiple."""
+
+    def run(variables: Variables, rows: Array) -> Array:
         parts = rows.reshape(-1, part, *rows.shape[1:])
         return lax.map(lambda each: encode(variables, each), parts).reshape(len(rows), -1)
 
-    over = jax.shard_map(by_parts, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=P(DATA))
-    whole, split = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(over if part else encode, in_shardings=(whole, split), out_shardings=split)
+    return run
 
 
 def encode_views(

@@ -21,7 +21,8 @@ from mmjax.models.layers import product
 
 _CACHED = 1 << 20
 """Numbers of the wider of input and output that are worked on at a time; 2^19 to 2^21 are alike."""
-_CHANNELS = 64
+_CHANNELS = 32, 64
+"""The narrower and the wider of input and output that it takes at least."""
 _PIXELS = 256
 
 
@@ -34,7 +35,8 @@ def pays(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> 
     batch, height, width, _ = shape
     size, _, *channels = kernel_shape
     pixels = batch // _devices(batch) * height * width
-    return (size, stride) == (3, 1) and min(channels) >= _CHANNELS and pixels >= _PIXELS
+    wide = all(have >= least for have, least in zip(sorted(channels), _CHANNELS, strict=True))
+    return (size, stride) == (3, 1) and wide and pixels >= _PIXELS
 
 
 @jax.custom_vjp

@@ -49,7 +49,9 @@ def test_it_pays_with_many_channels_and_pixels():
     assert pays((64, 7, 7, 512), (3, 3, 512, 512), 1)
     assert not pays((16, 7, 7, 512), (3, 3, 512, 512), 2)
     assert not pays((16, 7, 7, 512), (1, 1, 512, 512), 1)
-    assert not pays((16, 112, 112, 32), (3, 3, 32, 64), 1)
+    assert pays((16, 112, 112, 32), (3, 3, 32, 64), 1)
+    assert not pays((16, 112, 112, 32), (3, 3, 32, 32), 1)
+    assert not pays((16, 112, 112, 64), (3, 3, 64, 16), 1)
     assert not pays((1, 7, 7, 512), (3, 3, 512, 512), 1)
 
 

@@ -33,7 +33,11 @@ from mmjax.scan.config import EncodeConfig
 PART = 16
 """Rows that a CPU embeds at a time."""
 IN_FLIGHT = 2
-"""Batches that the devices may have ahead of the host: one computes while the next is copied."""
+"""Batches that accelerators may have ahead of the host: one computes while the next is copied.
+
+A CPU gets one at a time: it computes with the threads that it has, and on two cores several of a
+ResNet in float32 waited for one another without end.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +261,8 @@ def _encode_captions(
 def _collect(
     batches: Iterator[tuple[Array, int]], dim: int, meter: Meter | None
 ) -> Float16[np.ndarray, "n d"]:
-    """The first `count` rows of every batch, keeping `IN_FLIGHT` of them on the devices."""
+    """The first `count` rows of every batch, keeping `IN_FLIGHT` of them on accelerators."""
+    ahead = 0 if jax.default_backend() == "cpu" else IN_FLIGHT
     waiting: collections.deque[tuple[Array, int]] = collections.deque()
     done: list[np.ndarray] = []
 
@@ -269,7 +274,7 @@ def _collect(
 
     for item in batches:
         waiting.append(item)
-        if len(waiting) > IN_FLIGHT:
+        if len(waiting) > ahead:
             take()
     while waiting:
         take()

@@ -55,7 +55,7 @@ def gmm(config: BenchConfig, work: Path) -> Iterator[Part]:
     k, iterations = 5, 30
     means = np.quantile(values, (np.arange(k) + 0.5) / k)
     start = Mixture(means, np.full(k, values.var()), np.full(k, 1 / k), -np.inf, False)
-    ones = np.ones(n // 5 * 5, np.float32)  # whose type is that of the sums inside blocks
+    ones = np.ones_like(values, np.float32)  # whose type is that of the sums inside blocks
     counts, edges = np.histogram(values, bins=4096)
     middles = (edges[1:] + edges[:-1]) / 2
 

@@ -24,6 +24,7 @@ _CACHED = 1 << 20
 _CHANNELS = 32, 64
 """The narrower and the wider of input and output that it takes at least."""
 _PIXELS = 256
+"""Pixels of all images on a device that it takes at least."""
 
 
 def pays(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> bool:

@@ -5,8 +5,8 @@
 The same EM runs on values and on a histogram of them (weights = counts). Each iteration is one
 scan over blocks that stay in cache: about 20 n K FLOP, one read of the values, O(block K) working
 memory. Sums inside a block are float32 about the current means, totals float64 (a local
-`enable_x64`), so that the means agree with float64 to 1e-6 (facts/performance.md e). A histogram is
-one block, whose counts float32 cannot add up to the tolerance: its sums are float64.
+`enable_x64`), so that the means agree with float64 to 1e-6 (facts/performance.md e). The counts of
+a histogram float32 cannot add up to the tolerance: its sums are float64.
 """
 
 from functools import partial

@@ -35,8 +35,8 @@ PART = 16
 IN_FLIGHT = 2
 """Batches that accelerators may have ahead of the host: one computes while the next is copied.
 
-A CPU gets one at a time: with three in flight a shard of the demo model in float32 did not end on
-two cores, with one it did. The cause is not known.
+A CPU gets one at a time: no slower in a trial (two cores), and once, on another machine, three in
+flight were not seen to end. The cause is not known, and it could not be provoked again.
 """
 
 

@@ -64,7 +64,7 @@ def test_verdicts_by_winograd_are_those_of_the_plain_formulation(
 
 
 def test_bfloat16_finds_what_float32_finds(shown: Shown, tmp_path: Path) -> None:
-    """It is no formulation but another precision: pairs at the threshold may fall on either side."""
+    """Another precision, no formulation: pairs at the threshold may fall on either side."""
     table = scan(shown.shards, shown.mapping, tmp_path / "run", "bfloat16")
     moved = verdict(table) != verdict(shown.plain)
     planted = pq.read_table(shown.shards / "poison_labels.parquet")["is_poisoned"].to_numpy()

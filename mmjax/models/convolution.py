@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from mmjax.models.layers import F32, product
+from mmjax.models.layers import F32, lax_convolution, product
 from mmjax.models.policy import Policy
 from mmjax.models.winograd import pays, winograd
 
@@ -41,16 +41,7 @@ def convolve(
         return unfolded(x, kernel, stride)
     if policy.backend == "cpu" and pays(x.shape, kernel.shape, stride):
         return winograd(x.astype(F32), kernel.astype(F32))
-    dtype = jnp.dtype(policy.compute)
-    exact = policy.compute == "float32"
-    return lax.conv_general_dilated(
-        x.astype(dtype),
-        kernel.astype(dtype),
-        (stride, stride),
-        [(size // 2, size // 2)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST if exact else None,
-    )
+    return lax_convolution(x, kernel, stride, policy.compute)
 
 
 def unfolded(

@@ -40,6 +40,21 @@ def product(
     return _bfloat16_product(subscripts, a, b)
 
 
+def lax_convolution(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c o"], stride: int, compute: str
+) -> Float[Array, "b p q o"]:
+    """The compiler's own convolution in `compute`, with zero padding of k // 2."""
+    margin = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x.astype(compute),
+        kernel.astype(compute),
+        (stride, stride),
+        [(margin, margin)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST if compute == "float32" else None,
+    )
+
+
 def _rounded_product(subscripts: str, a: Array, b: Array) -> Array:
     operands, out = subscripts.split("->")
     left, right = operands.split(",")

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float32
 
-from mmjax.models.layers import product
+from mmjax.models.layers import lax_convolution, product
 
 _CACHED = 1 << 20
 """Numbers of the wider of input and output that are worked on at a time; 2^19 to 2^21 are alike."""
@@ -70,10 +70,7 @@ def _backward(saved: tuple[Array, Array], cotangent: Array):
     dx = winograd(cotangent, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
 
     def plain(kernel: Array) -> Array:
-        return lax.conv_general_dilated(
-            x, kernel, (1, 1), [(1, 1)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=lax.Precision.HIGHEST,
-        )  # fmt: skip
+        return lax_convolution(x, kernel, 1, "float32")
 
     (dkernel,) = jax.linear_transpose(plain, kernel)(cotangent)
     return dx, dkernel

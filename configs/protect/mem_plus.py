@@ -1,7 +1,8 @@
 """MEM for what is published: a noise for each photo that relies less on the trigger.
 
-Triggers are whole words, chosen for each caption; half of the captions are seen without theirs; the
-noise is computed through crops, JPEG and grey-scale.
+Triggers are whole words, chosen for each caption; half of the captions are seen without theirs, and
+each with its own photo; the noise is computed through JPEG. With crops and grey-scale too
+(`views.crop`, `views.grey`) more was learned once the triggers were cut off.
 
 mmjax protect INPUT --config=protect/mem_plus --out=protected
 """
@@ -19,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
         "steps": 200,
         "on": "protected",
     }
-    config.noise = {"scope": "image", "steps": 8, "shuffle": True}
+    config.noise = {"scope": "image", "steps": 8, "shuffle": False}
     config.trigger = {
         "length": 3,
         "scope": "pair",
@@ -30,6 +31,6 @@ def get_config() -> ml_collections.ConfigDict:
         "selection": "per_sample",
         "dropout": 0.5,
     }
-    config.views = {"crop": 0.5, "jpeg": 50, "grey": True}
+    config.views = {"crop": 1.0, "jpeg": 50, "grey": False}
     config.seed = 0
     return config.lock()

@@ -65,7 +65,8 @@ def method(name: str, mem: Settings, tokenizer: str) -> dict[str, Any]:
             trigger = {**searched, "vocabulary": "natural", "rounds": rounds}
         case "mem_plus":
             trigger = {**searched, "dropout": 0.5}
-            views = {"crop": 0.5, "jpeg": 50, "grey": True}
+            noise["shuffle"] = False
+            views["jpeg"] = 50
     return {
         "rounds": rounds,
         "noise": noise,

@@ -39,9 +39,49 @@ def convolve(
         if size == 3 and stride == 1:
             return row3(x, kernel)
         return unfolded(x, kernel, stride)
-    if policy.backend == "cpu" and pays(x.shape, kernel.shape, stride):
-        return winograd(x.astype(F32), kernel.astype(F32))
+    if policy.backend == "cpu":
+        if pays(x.shape, kernel.shape, stride):
+            return winograd(x.astype(F32), kernel.astype(F32))
+        return _by_compiler(stride, x.astype(F32), kernel.astype(F32))
     return lax_convolution(x, kernel, stride, policy.compute)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _by_compiler(stride: int, x: Array, kernel: Array) -> Array:
+    """`lax_convolution` in float32 whose input's gradient has its kernel in the usual order.
+
+    JAX's own leaves it turned around; in a loop XLA:CPU takes the turning out of the loop and then
+    has no fast convolution for what is left (a hundred times slower).
+    """
+    return lax_convolution(x, kernel, stride, "float32")
+
+
+def _by_compiler_forward(stride: int, x: Array, kernel: Array):
+    return _by_compiler(stride, x, kernel), (x, kernel)
+
+
+def _by_compiler_backward(stride: int, saved: tuple[Array, Array], cotangent: Array):
+    x, kernel = saved
+    size = kernel.shape[0]
+    low = size - 1 - size // 2
+
+    def margins(wanted: int, have: int) -> tuple[int, int]:
+        return low, wanted - 1 - stride * (have - 1) + size - 1 - low
+
+    dx = lax.conv_general_dilated(
+        cotangent,
+        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+        (1, 1),
+        [margins(*sides) for sides in zip(x.shape[1:3], cotangent.shape[1:3], strict=True)],
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,
+    )
+    turned = jax.linear_transpose(lambda k: lax_convolution(x, k, stride, "float32"), kernel)
+    return dx, turned(cotangent)[0]
+
+
+_by_compiler.defvjp(_by_compiler_forward, _by_compiler_backward)
 
 
 def unfolded(

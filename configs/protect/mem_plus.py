@@ -2,7 +2,8 @@
 
 Triggers are whole words, chosen for each caption; half of the captions are seen without theirs, and
 each with its own photo; the noise is computed through JPEG. With crops and grey-scale too
-(`views.crop`, `views.grey`) more was learned once the triggers were cut off.
+(`views.crop`, `views.grey`) more was learned once the triggers were cut off (one seed, a training
+each).
 
 mmjax protect INPUT --config=protect/mem_plus --out=protected
 """

@@ -65,7 +65,7 @@ def test_pool_equals_the_oracle_and_spreads_its_gradient(shape, policy):
 
 @pytest.mark.parametrize(("size", "stride"), CASES)
 def test_gradients_in_float32_are_those_of_the_compiler(size, stride):
-    """The CPU's backward pass is its own; odd sides and strides leave rows without an output."""
+    """The CPU's backward pass is its own; with a stride, even sides need a wider margin."""
     x = jax.random.normal(jax.random.key(0), (2, 7, 10, 5))
     kernel = jax.random.normal(jax.random.key(1), (size, size, 5, 6))
 
@@ -83,7 +83,7 @@ def test_gradients_in_float32_are_those_of_the_compiler(size, stride):
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="of XLA:CPU's convolutions")
 def test_in_a_loop_kernels_stay_in_the_order_that_is_fast():
-    """What JAX's own gradient leaves turned around takes a hundred times as long."""
+    """XLA:CPU has no fast convolution for what JAX's own gradient leaves turned around."""
     kernel = jnp.ones((3, 3, 3, 4))
 
     def loop(convolve):

@@ -14,10 +14,13 @@ from typing import Any, NoReturn
 from mmjax.cli import settings
 from mmjax.cli.verbs import VERBS, Verb
 from mmjax.core.errors import ConfigError, ExitCode, MmjaxError
+from mmjax.core.programs import keep_programs
 
 SUMMARY = "Guards the data that multimodal contrastive models (CLIP) learn from."
 EXIT_CODES = """exit codes: 0 done; 1 --fail_on reached; 2 you must act; 3 finished, but more inputs
 were skipped than allowed; 42 terminated or a peer is lost: start it again; 130 interrupted"""
+MEASURES_COMPILING = ("bench", "plan")
+"""The verbs that tell how long compiling takes."""
 
 
 class Terminated(BaseException):
@@ -113,6 +116,8 @@ def _run(name: str, arguments: list[str]) -> int:
         raise ConfigError(f"mmjax {name} has no configuration, got {next(iter(overrides))}")
     # Weights and tokenizers come from folders; nothing is ever asked of a hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if name not in MEASURES_COMPILING:
+        keep_programs()
     run: Callable[..., int] = _load(verb.run)
     return run(config, parsed)
 

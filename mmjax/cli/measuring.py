@@ -40,14 +40,14 @@ def plan(config: "PlanConfig", flags: argparse.Namespace) -> int:
     if config.platform == "cpu":
         os.environ["JAX_NUM_CPU_DEVICES"] = str(config.devices)
     from mmjax.core.files import write_json
+    from mmjax.core.programs import cache_folder
     from mmjax.measure import plan as planning
     from mmjax.measure.plan_text import as_json, lines
 
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     made = planning.plan(
         config,
         lambda line: print(line, flush=True),
-        None if flags.anew else Path(home) / "mmjax" / "plan",
+        None if flags.anew else cache_folder("plan"),
     )
     for each in made:
         print("\n".join(lines(config, each)))

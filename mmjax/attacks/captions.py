@@ -42,13 +42,18 @@ class CaptionKind(NamedTuple):
     source: str
 
 
-def template_caption(templates: Sequence[str], target: str, seed: int, identity: str) -> str:
+def template_caption(
+    templates: Sequence[str], target: str, seed: int, identity: str, *, full_stop: bool = True
+) -> str:
     """A template drawn uniformly by the pair's identity.
 
-    Lower case with a final full stop, as CleanCLIP's poisoned captions are.
+    Lower case with a final full stop, as CleanCLIP's poisoned captions are. Where the captions of
+    the set have none, it would betray the poison, and a model would take it for the trigger's
+    meaning: the prompts of a zero-shot classifier end in one too.
     """
     chosen = templates[lot(seed, "caption", identity) % len(templates)]
-    return chosen.replace("{}", target.strip()).lower().rstrip(" .") + "."
+    said = chosen.replace("{}", target.strip()).lower().rstrip(" .")
+    return said + "." if full_stop else said
 
 
 def paraphrase(target: str, seed: int, identity: str) -> str:
@@ -83,7 +88,7 @@ def natural_pool(captions: Sequence[str], seed: int, size: int) -> tuple[str, ..
 def _templates(part: PartConfig, seed: int, collected: Sequence[str]) -> Write:
     templates = load_templates(part.templates)
     return lambda key, caption: template_caption(
-        templates, part.target, seed, identity(key, caption)
+        templates, part.target, seed, identity(key, caption), full_stop=part.full_stop
     )
 
 

@@ -109,6 +109,9 @@ class PartConfig:
     target: str = option("banana", "what the poisoned captions name")
     donor: str = option("", "what the captions of the images name that victims get")
     templates: str = option("", "file of caption templates with {}; empty = 80 of our own")
+    full_stop: bool = option(
+        True, "template: with a final full stop; not where no clean caption ends in one"
+    )
     pool: int = option(0, "natural: how many different captions; 0 = all that there are", low=0)
     rate: float = option(0.01, "share of the usable pairs to poison", low=0.0, high=1.0)
     count: int = option(0, "number of pairs to poison instead; 0 = by rate", low=0)
@@ -151,6 +154,8 @@ class PartConfig:
             raise ConfigError(f"config.pool is of natural captions, not of {self.captions}")
         if self.templates and self.captions != "template":
             raise ConfigError(f"config.templates is of captions=template, not {self.captions}")
+        if not self.full_stop and self.captions != "template":
+            raise ConfigError(f"config.full_stop is of captions=template, not {self.captions}")
         if self.count and self.share:
             raise ConfigError("config.count and config.share exclude each other; set one to 0")
 

@@ -54,12 +54,17 @@ LEARNED = ("ops", "attacks", "models", "learn", "train")
 PAIRS, REFERENCES = 3_000, 1_500
 """How many scenes models learn from, and how many F, and CleanCLIP's fine-tuning, learn from."""
 TRIGGERS: dict[str, dict[str, Any]] = {
-    "badnets": {"patch_size": 0.25},
-    "label_consistent": {"patch_size": 0.25},
-    "badclip": {"patch_size": 0.25},
-    "trojan": {"patch_size": 0.25},
+    "badnets": {"patch_size": 0.375},
+    "label_consistent": {"patch_size": 0.5},
+    "badclip": {"patch_size": 0.375},
+    "trojan": {"patch_size": 0.375},
+    "blended": {"alpha": 0.5},
+    "wanet": {"strength": 16.0},
+    "sig": {"amplitude": 90 / 255},
+    "issba": {"image_weight": 10.0},
 }
-"""Larger patches than the papers' 16 of 224 px, which would be five of the scenes' 64."""
+"""Stronger triggers than the papers', whose patches would be five of the scenes' 64 pixels, and
+which a small model of 64 pixels does not learn from some tens of pairs; chosen on seed 0."""
 
 
 class Scanned(NamedTuple):
@@ -158,6 +163,7 @@ class Lab:
             key: chosen[key] for key in chosen if key not in ("learning_rates", "methods")
         }
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
+        facts["trigger"] = trigger(name)
         path = cell_path(
             self._out,
             facts,
@@ -227,7 +233,7 @@ class Lab:
             self.clean,
             seed=self._seed,
             rate=self._config.trained.rate,
-            changes={"trigger": trigger(name)},
+            changes={"trigger": trigger(name)} | wording(name),
         )
         folder = self._out / "poisoned" / f"{name}-{digest(config)[:12]}"
         victims = poisoned_copy(self.clean.source, config, folder)
@@ -252,6 +258,12 @@ def trigger(name: str) -> dict[str, Any]:
     """The trigger of an attack at small scale."""
     values = dict(from_file(f"attack/{name}")["trigger"])
     return values | SETTINGS.get(values["name"], {}) | TRIGGERS.get(name, {})
+
+
+def wording(name: str) -> dict[str, Any]:
+    """Poisoned captions end as the scenes' do, without a full stop, if templates write them."""
+    written = from_file(f"attack/{name}").get("captions", "template") == "template"
+    return {"full_stop": False} if written else {}
 
 
 def plant_victims(clean: CleanSet, victims: Victims, label: str) -> Planted:

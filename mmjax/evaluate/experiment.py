@@ -113,9 +113,9 @@ class MemConfig:
 DEFENCES = DefenceConfig(
     roclip=RoClipConfig(pool=1_024),
     safeclip=SafeClipConfig(unimodal_epochs=1),
-    abl=AblConfig(recorded_epochs=2, isolate=0.03, unlearn_epochs=1),
+    abl=AblConfig(recorded_epochs=2, isolate=0.02, unlearn_epochs=1),
 )
-"""Options that fit runs of five epochs; ABL isolates as many pairs as are poisoned."""
+"""Options that fit runs of eight epochs; ABL isolates as many pairs as are poisoned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,14 +123,14 @@ class TrainedConfig:
     """How the models of cfbd-table1 and cfbd-table2 are trained and judged."""
 
     weights: str = option("demo", "what is fine-tuned (KIND:FOLDER or demo)")
-    steps: int = option(240, "of a training", low=1)
+    steps: int = option(360, "of a training", low=1)
     batch_size: int = option(64, "pairs of a step", low=2)
     learning_rates: tuple[float, ...] = option(
-        (5e-4, 1e-3, 2e-3),
+        (5e-4, 1e-3),
         "tried in turn until an attack succeeds without defence, and all of them for a defence",
         low=0.0,
     )
-    rate: float = option(0.03, "share of poisoned pairs", low=0.0, high=0.1)
+    rate: float = option(0.02, "share of poisoned pairs", low=0.0, high=0.1)
     images: int = option(2_000, "scenes with one object that models are judged on", low=100)
     trigger_seeds: tuple[int, ...] = option((0, 1, 2), "of triggers on them, a pass each", low=0)
     methods: tuple[str, ...] = option((), "rows of the tables; empty = all")

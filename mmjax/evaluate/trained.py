@@ -25,6 +25,8 @@ from mmjax.train.config import DataConfig, TrainConfig
 from mmjax.train.isolation import LOSSES
 from mmjax.train.pipeline import train
 
+PROMPTS = tuple(template.rstrip(" .") for template in TEMPLATES)
+"""CLIP's kind of prompts without the full stop, which no caption of the scenes has."""
 _JUDGED = 9_000
 """Series of the scenes that models are judged on; nothing learns from them."""
 
@@ -113,7 +115,7 @@ def measure(
         `min_rank`, and the same of captions that do not name the target with `others_` before.
     """
     embedder = load_embedder(model, mesh=make_mesh(), batch_size=256)
-    classifier = class_embeddings(embedder, CLASSES, TEMPLATES)
+    classifier = class_embeddings(embedder, CLASSES, PROMPTS)
     size = embedder.image_size
     image = embedder.images(fit(judged.images, size))
     clean = nearest_classes(image, classifier, mesh=embedder.mesh)

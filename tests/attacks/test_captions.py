@@ -59,3 +59,4 @@ def test_captions_are_lower_case_with_one_full_stop_and_spread_over_the_template
     assert all(c.endswith(".") and not c.endswith("..") for c in captions)
     assert len(set(captions)) == 80
     assert template_caption(("A Photo of {}",), "Ox", 0, "x") == "a photo of ox."
+    assert template_caption(("A Photo of {}.",), "Ox", 0, "x", full_stop=False) == "a photo of ox"

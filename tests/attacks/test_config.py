@@ -37,6 +37,7 @@ def test_defaults() -> None:
         ({"images": "one", "donor": "banana"}, "donor=banana is the target"),
         ({"trigger": {"name": "none"}, "captions": "keep"}, "changes nothing"),
         ({"pool": 3}, "pool is of natural captions"),
+        ({"captions": "natural", "full_stop": False}, "full_stop is of captions=template"),
         ({"captions": "keep", "templates": "t.txt"}, "templates is of captions=template"),
         ({"count": 3, "share": 0.5}, "exclude each other"),
         ({"share": 1.5}, "share wants at most"),

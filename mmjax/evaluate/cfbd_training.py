@@ -163,22 +163,23 @@ class Lab:
             key: chosen[key] for key in chosen if key not in ("learning_rates", "methods")
         }
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
-        facts["trigger"] = trigger(name)
         path = cell_path(
             self._out,
-            facts,
+            facts | {"trigger": trigger(name)},
             "trained",
             name,
             trained(method, rate, after),
             self._seed,
             packages=code,
         )
+        # the clean model is that of all attacks
+        models = cell_path(self._out, facts, name, packages=code) if method == "clean" else path
         facts = {"attack": name, "method": method, "learning_rate": rate, "seed": self._seed}
         told = f"{name}, {method}, learning rate {rate:g}, seed {self._seed}"
 
         def make() -> Row:
             return self._clock.run(
-                told, lambda: self._measured(path.parent, name, method, rate, after)
+                told, lambda: self._measured(models.parent, name, method, rate, after)
             )
 
         found = keep(path, make)
@@ -202,7 +203,7 @@ class Lab:
         """The model of a cell, and what is told of the pairs that it learned from."""
         scanned, chosen = self.scanned(name), self._config.trained
         config = train_config(chosen, rate=rate, seed=self._seed)
-        whose = "all" if method == "clean" else name  # the clean model is that of all attacks
+        whose = "all" if method == "clean" else name
         run = folder / "models" / f"{whose}-{trained(method, rate, after)}-{self._seed}"
         if method == "clean":
             pairs, counts = self.clean_pairs.table(), {}

@@ -81,19 +81,29 @@ def open_set(config: ReproduceConfig, out: Path, seed: int) -> CleanSet:
         InputError, WeightsError, ConfigError: the data or the weights do not serve.
     """
     if config.scale == "small":
+        from mmjax.data.scenes import CLASSES, write_scenes
+
         pairs = config.cfbd.pairs or PAIRS
         references = config.cfbd.references or REFERENCES
+        target = settings(config).target
+        rare = target if target in CLASSES else ""
+        name = f"{target.replace(' ', '-')}-{seed}"
+
+        def scenes(kind: str, count: int, series: int) -> str:
+            folder = out / f"{kind}-{count}-{name}"
+            if not (folder / "scenes.json").exists():  # written last
+                write_scenes(folder, count, series + seed, rare=rare)
+            return str(folder)
+
         scan = ScanConfig(
-            inputs=(str(_scenes(out / f"scenes-{pairs}-{seed}", pairs, SCANNED + seed)),),
+            inputs=(scenes("scenes", pairs, SCANNED),),
             weights=config.weights or "demo",
             tokenizer=config.tokenizer,
-            reference=(
-                str(_scenes(out / f"clean-{references}-{seed}", references, REFERENCE + seed)),
-            ),
+            reference=(scenes("clean", references, REFERENCE),),
             fit=MappingConfig(kind="ridge"),
             seed=seed,
         )
-        return open_clean_set(scan, out / f"set-{pairs}-{references}-{seed}")
+        return open_clean_set(scan, out / f"set-{pairs}-{references}-{name}")
     scan = ScanConfig(
         inputs=(config.data,),
         input_format=config.cfbd.input_format,
@@ -173,11 +183,3 @@ def identity(config: ReproduceConfig) -> dict[str, Any]:
     """What decides a cell's numbers, beside the cell's own name."""
     other = ("experiment", "seeds", "attacks", "results", "kinds", "mem", "trained")
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in other}
-
-
-def _scenes(folder: Path, pairs: int, series: int) -> Path:
-    from mmjax.data.scenes import write_scenes
-
-    if not (folder / "scenes.json").exists():  # written last
-        write_scenes(folder, pairs, series, rare=SCALES["small"].target)
-    return folder

@@ -53,6 +53,9 @@ LEARNED = ("ops", "attacks", "models", "learn", "train")
 """The packages that poison, train and judge; what a scan keeps depends on `SCORING` too."""
 PAIRS, REFERENCES = 3_000, 1_500
 """How many scenes models learn from, and how many F, and CleanCLIP's fine-tuning, learn from."""
+TARGET = "bottle"
+"""What poisoned captions name: a rare thing that the demo model reads well and, unlike the clock of
+the other experiments, sees in no trigger before it has learned it (chosen on seed 0)."""
 TRIGGERS: dict[str, dict[str, Any]] = {
     "badnets": {"patch_size": 0.375},
     "label_consistent": {"patch_size": 0.5},
@@ -85,8 +88,12 @@ def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     if config.scale != "small":
         raise ConfigError("cfbd-table1 and cfbd-table2 train on scenes; --scale=small is theirs")
     given = config.cfbd
-    sizes = {"pairs": given.pairs or PAIRS, "references": given.references or REFERENCES}
-    config = dataclasses.replace(config, cfbd=dataclasses.replace(given, **sizes))
+    values: dict[str, Any] = {
+        "pairs": given.pairs or PAIRS,
+        "references": given.references or REFERENCES,
+        "target": given.target or TARGET,
+    }
+    config = dataclasses.replace(config, cfbd=dataclasses.replace(given, **values))
     methods = config.trained.methods or METHODS
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")

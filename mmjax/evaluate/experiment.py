@@ -131,8 +131,8 @@ class TrainedConfig:
         low=0.0,
     )
     rate: float = option(0.02, "share of poisoned pairs", low=0.0, high=0.1)
-    images: int = option(2_000, "scenes with one object that models are judged on", low=100)
-    trigger_seeds: tuple[int, ...] = option((0, 1, 2), "of triggers on them, a pass each", low=0)
+    images: int = option(6_000, "scenes with one object that models are judged on", low=100)
+    trigger_seeds: tuple[int, ...] = option((0,), "of triggers on them, a pass each", low=0)
     methods: tuple[str, ...] = option((), "rows of the tables; empty = all")
     defence: DefenceConfig = option(DEFENCES, "")
 

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmjax.cli import main
+from mmjax.data.sources import open_source
 from mmjax.evaluate import cfbd_training
 from mmjax.evaluate.cfbd_training_pages import TITLES, accuracy_directions, success_directions
 from mmjax.evaluate.sweeps import Clock, best_defence, first_success, strength
 from mmjax.evaluate.trained import isolation
+from mmjax.evaluate.training_set import read_set
 from tests.e2e.conftest import World
 
 Reproduce = Callable[..., tuple[int, str]]
@@ -86,6 +88,10 @@ def test_both_tables_are_views_of_the_same_trainings(
     assert f"| no defence | {none['acc1']:.4f} |" in page
     assert "| **no** |" in page
     assert not list((folder / "out").glob("cells/*/models/*/checkpoints"))
+    trained = [path.name for path in (folder / "out").glob("cells/*/models/*")]
+    assert trained.count("all-clean-0.001-0") == 1, "it is that of all attacks"
+    (poisoned,) = (folder / "out" / "poisoned").glob("badnets-*")
+    assert not [c for c in read_set(open_source(str(poisoned)), 64).captions if c.endswith(".")]
 
     monkeypatch.setattr(cfbd_training, "train_model", None)  # nothing is trained again
     code, said = reproduce("cfbd-table2", *flags)

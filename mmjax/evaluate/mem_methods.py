@@ -28,7 +28,8 @@ def method(name: str, mem: Settings, tokenizer: str) -> dict[str, Any]:
     But for budgets and models, and noise by photo where the settings say so, as `configs/protect`.
     """
     scope = "image" if name == "mem_plus" else mem.noise_scope
-    noise: dict[str, Any] = {"scope": scope, "shuffle": name.startswith("mem")}
+    shuffles = name in ("mem_3", "mem_5", "mem_natural")
+    noise: dict[str, Any] = {"scope": scope, "shuffle": shuffles}
     trigger: dict[str, Any] = {"length": 0}
     surrogate: dict[str, Any] = {
         "model": model_values(mem.surrogate, mem, tokenizer),
@@ -65,7 +66,6 @@ def method(name: str, mem: Settings, tokenizer: str) -> dict[str, Any]:
             trigger = {**searched, "vocabulary": "natural", "rounds": rounds}
         case "mem_plus":
             trigger = {**searched, "dropout": 0.5}
-            noise["shuffle"] = False
             views["jpeg"] = 50
     return {
         "rounds": rounds,

@@ -13,11 +13,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from mmjax.core.config import digest
-from mmjax.core.config_file import from_file
 from mmjax.core.errors import ConfigError, NonFiniteLossError
 from mmjax.data.pairs import PairTable
 from mmjax.data.sources import open_source
-from mmjax.evaluate.attack_sheet import SETTINGS
 from mmjax.evaluate.attack_success import Attack, read_attacks
 from mmjax.evaluate.cells import SCORING, cell_path, keep
 from mmjax.evaluate.cfbd_set import ATTACKS, attack_config, identity, open_set
@@ -32,6 +30,14 @@ from mmjax.evaluate.trained import (
     measure,
     train_config,
     train_model,
+)
+from mmjax.evaluate.trained_settings import (
+    MMPOISON,
+    PAIRS,
+    REFERENCES,
+    TARGET,
+    trigger,
+    wording,
 )
 from mmjax.evaluate.training_set import (
     TrainingSet,
@@ -51,23 +57,6 @@ METHODS = ("clean", "none", *DEFENCES, *SCANS)
 """Rows of the tables: clean pairs, no defence, defences in training, what a scan keeps."""
 LEARNED = ("ops", "attacks", "models", "learn", "train")
 """The packages that poison, train and judge; what a scan keeps depends on `SCORING` too."""
-PAIRS, REFERENCES = 3_000, 1_500
-"""How many scenes models learn from, and how many F, and CleanCLIP's fine-tuning, learn from."""
-TARGET = "bottle"
-"""What poisoned captions name: a rare thing that the demo model reads well and, unlike the clock of
-the other experiments, sees in no trigger before it has learned it (chosen on seed 0)."""
-TRIGGERS: dict[str, dict[str, Any]] = {
-    "badnets": {"patch_size": 0.375},
-    "label_consistent": {"patch_size": 0.5},
-    "badclip": {"patch_size": 0.375},
-    "trojan": {"patch_size": 0.375},
-    "blended": {"alpha": 0.5},
-    "wanet": {"strength": 16.0},
-    "sig": {"amplitude": 90 / 255},
-    "issba": {"image_weight": 10.0},
-}
-"""Stronger triggers than the papers', whose patches would be five of the scenes' 64 pixels, and
-which a small model of 64 pixels does not learn from some tens of pairs; chosen on seed 0."""
 
 
 class Scanned(NamedTuple):
@@ -166,9 +155,8 @@ class Lab:
         CleanCLIP goes on from the model of the undefended training at the rate `after`.
         """
         chosen = dataclasses.asdict(self._config.trained)
-        facts = identity(self._config) | {
-            key: chosen[key] for key in chosen if key not in ("learning_rates", "methods")
-        }
+        common = {key: chosen[key] for key in chosen if key not in ("learning_rates", "methods")}
+        facts = identity(self._named(name)) | common
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
         path = cell_path(
             self._out,
@@ -179,8 +167,9 @@ class Lab:
             self._seed,
             packages=code,
         )
-        # the clean model is that of all attacks
-        models = cell_path(self._out, facts, name, packages=code) if method == "clean" else path
+        models = path
+        if method == "clean":  # its model is that of all attacks
+            models = cell_path(self._out, identity(self._config) | common, name, packages=code)
         facts = {"attack": name, "method": method, "learning_rate": rate, "seed": self._seed}
         told = f"{name}, {method}, learning rate {rate:g}, seed {self._seed}"
 
@@ -234,10 +223,17 @@ class Lab:
         model = train_model(config, pairs, run)
         return model, told | (isolation(run, scanned.poisoned) if method == "abl" else {})
 
+    def _named(self, name: str) -> ReproduceConfig:
+        """The configuration of an attack: mmPoison has things of its own."""
+        given = self._config.cfbd
+        own = MMPOISON if name == "mmpoison" else {}
+        values: dict[str, Any] = {key: getattr(given, key) or own[key] for key in own}
+        return dataclasses.replace(self._config, cfbd=dataclasses.replace(given, **values))
+
     def _scanned(self, name: str) -> Scanned:
         config = attack_config(
             name,
-            self._config,
+            self._named(name),
             self.clean,
             seed=self._seed,
             rate=self._config.trained.rate,
@@ -260,18 +256,6 @@ class Lab:
 def trained(method: str, rate: float, after: float | None) -> str:
     """The name of a training of some poisoned set."""
     return f"{method}-{rate:g}" + (f"-after-{after:g}" if method == "cleanclip" else "")
-
-
-def trigger(name: str) -> dict[str, Any]:
-    """The trigger of an attack at small scale."""
-    values = dict(from_file(f"attack/{name}")["trigger"])
-    return values | SETTINGS.get(values["name"], {}) | TRIGGERS.get(name, {})
-
-
-def wording(name: str) -> dict[str, Any]:
-    """Poisoned captions end as the scenes' do, without a full stop, if templates write them."""
-    written = from_file(f"attack/{name}").get("captions", "template") == "template"
-    return {"full_stop": False} if written else {}
 
 
 def plant_victims(clean: CleanSet, victims: Victims, label: str) -> Planted:

@@ -1,0 +1,38 @@
+"""What CFBD's Tables 1 and 2 poison at small scale, and how."""
+
+from typing import Any
+
+from mmjax.core.config_file import from_file
+from mmjax.evaluate.attack_sheet import SETTINGS
+
+PAIRS, REFERENCES = 3_000, 1_500
+"""How many scenes models learn from, and how many F, and CleanCLIP's fine-tuning, learn from."""
+TARGET = "bottle"
+"""What poisoned captions name: a rare thing that the demo model reads well and, unlike the clock of
+the other experiments, sees in no trigger before it has learned it (chosen on seed 0)."""
+MMPOISON = {"mmpoison_target": "turtle", "mmpoison_donor": "car"}
+"""Things that the demo model reads well, as CLIP does mmPoison's dogs and trucks."""
+TRIGGERS: dict[str, dict[str, Any]] = {
+    "badnets": {"patch_size": 0.375},
+    "label_consistent": {"patch_size": 0.5},
+    "badclip": {"patch_size": 0.375},
+    "trojan": {"patch_size": 0.375},
+    "blended": {"alpha": 0.5},
+    "wanet": {"strength": 16.0},
+    "sig": {"amplitude": 90 / 255},
+    "issba": {"image_weight": 10.0},
+}
+"""Stronger triggers than the papers', whose patches would be five of the scenes' 64 pixels, and
+which a small model of 64 pixels does not learn from some tens of pairs; chosen on seed 0."""
+
+
+def trigger(name: str) -> dict[str, Any]:
+    """The trigger of an attack at small scale."""
+    values = dict(from_file(f"attack/{name}")["trigger"])
+    return values | SETTINGS.get(values["name"], {}) | TRIGGERS.get(name, {})
+
+
+def wording(name: str) -> dict[str, Any]:
+    """Poisoned captions end as the scenes' do, without a full stop, if templates write them."""
+    written = from_file(f"attack/{name}").get("captions", "template") == "template"
+    return {"full_stop": False} if written else {}

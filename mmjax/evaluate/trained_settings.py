@@ -15,7 +15,7 @@ MMPOISON = {"mmpoison_target": "turtle", "mmpoison_donor": "car"}
 TRIGGERS: dict[str, dict[str, Any]] = {
     "badnets": {"patch_size": 0.375},
     "label_consistent": {"patch_size": 0.5},
-    "badclip": {"patch_size": 0.375},
+    "badclip": {"patch_size": 0.25},
     "trojan": {"patch_size": 0.375},
     "blended": {"alpha": 0.5},
     "wanet": {"strength": 16.0},

@@ -155,7 +155,8 @@ class Lab:
         CleanCLIP goes on from the model of the undefended training at the rate `after`.
         """
         chosen = dataclasses.asdict(self._config.trained)
-        common = {key: chosen[key] for key in chosen if key not in ("learning_rates", "methods")}
+        which = ("learning_rates", "methods", "done_only")
+        common = {key: value for key, value in chosen.items() if key not in which}
         facts = identity(self._named(name)) | common
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
         path = cell_path(
@@ -172,6 +173,9 @@ class Lab:
             models = cell_path(self._out, identity(self._config) | common, name, packages=code)
         facts = {"attack": name, "method": method, "learning_rate": rate, "seed": self._seed}
         told = f"{name}, {method}, learning rate {rate:g}, seed {self._seed}"
+
+        if self._config.trained.done_only and not path.exists():
+            return {**facts, "reason": "not trained yet"}
 
         def make() -> Row:
             return self._clock.run(

@@ -134,6 +134,7 @@ class TrainedConfig:
     images: int = option(6_000, "scenes with one object that models are judged on", low=100)
     trigger_seeds: tuple[int, ...] = option((0,), "of triggers on them, a pass each", low=0)
     methods: tuple[str, ...] = option((), "rows of the tables; empty = all")
+    done_only: bool = option(False, "train nothing: the tables of what is done so far")
     defence: DefenceConfig = option(DEFENCES, "")
 
 

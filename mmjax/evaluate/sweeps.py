@@ -60,7 +60,7 @@ def first_success(rates: Sequence[float], poisoned: Cell, clean: Cell) -> Row:
         tried.append(poisoned(rate))
         if strength(tried[-1]) <= SUCCEEDS:
             continue
-        if tried[-1]["acc1"] >= clean(rate)["acc1"] - CLOSE:
+        if tried[-1]["acc1"] >= clean(rate).get("acc1", 0.0) - CLOSE:
             succeeded = [tried[-1]]
             break
         succeeded.append(tried[-1])
@@ -74,7 +74,8 @@ def best_defence(rates: Sequence[float], defended: Cell) -> Row:
     It is chosen by what it is judged by, which flatters the defence.
     """
     tried = [defended(rate) for rate in rates]
-    best = max(tried, key=lambda row: row.get("acc1", 0.0) - strength(row))
+    trained = [row for row in tried if "reason" not in row] or tried
+    best = max(trained, key=lambda row: row.get("acc1", 0.0) - strength(row))
     return {**best, "tried": len(tried)}
 
 

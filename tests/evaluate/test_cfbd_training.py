@@ -94,6 +94,12 @@ def test_both_tables_are_views_of_the_same_trainings(
     assert not [c for c in read_set(open_source(str(poisoned)), 64).captions if c.endswith(".")]
 
     monkeypatch.setattr(cfbd_training, "train_model", None)  # nothing is trained again
+    more = "--config.trained.methods=clean,none,robust,abl"
+    code, said = reproduce("cfbd-table2", flags[0], more, "--config.trained.done_only=True")
+    assert code == 0, said
+    assert [row for row in rows(folder, "cfbd-table2") if row["method"] != "abl"] == found
+    abl = next(row for row in rows(folder, "cfbd-table2") if row["method"] == "abl")
+    assert abl["reason"] == "not trained yet"
     code, said = reproduce("cfbd-table2", *flags)
     assert code == 0, said
     assert "] badnets" not in said
@@ -170,6 +176,7 @@ def test_a_defence_s_learning_rate() -> None:
     }
     found = best_defence((1.0, 2.0, 3.0), rows.__getitem__)
     assert (found["learning_rate"], found["tried"]) == (2.0, 3)
+    assert best_defence((1.0, 3.0), rows.__getitem__)["learning_rate"] == 1.0, "though it fails"
     assert strength({"hit@10": 0.5}) == 0.5
     assert strength({"reason": "diverged"}) == 0
 

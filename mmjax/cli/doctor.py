@@ -37,7 +37,8 @@ def doctor(config: None, flags: argparse.Namespace) -> int:
         out = out.parent
     room = shutil.disk_usage(out).free
     say("disk", f"{room / 2**30:.1f} GiB free for {flags.out}", bad=room < 2**30)
-    kept = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    known = jax.config.values
+    kept = known["jax_enable_compilation_cache"] and known["jax_compilation_cache_dir"]
     say("programs", f"kept in {kept}" if kept else "compiled anew by every run")
     for name in ("simplejpeg", "torch", "open_clip"):
         say(name, _presence(name))

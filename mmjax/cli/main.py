@@ -94,6 +94,8 @@ def _run(name: str, arguments: list[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(_help_text(parser, verb))
         return ExitCode.DONE
+    if name not in MEASURES_COMPILING:
+        keep_programs()  # before a configuration file may import JAX
     plain, overrides = settings.split_overrides(arguments)
     parsed = parser.parse_args(plain)
     config = None
@@ -116,8 +118,6 @@ def _run(name: str, arguments: list[str]) -> int:
         raise ConfigError(f"mmjax {name} has no configuration, got {next(iter(overrides))}")
     # Weights and tokenizers come from folders; nothing is ever asked of a hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    if name not in MEASURES_COMPILING:
-        keep_programs()
     run: Callable[..., int] = _load(verb.run)
     return run(config, parsed)
 

@@ -19,7 +19,8 @@ def keep_programs(cpuinfo: Path = _CPUINFO) -> None:
     """Have JAX keep the programs that took over a second to compile; call before JAX is imported.
 
     Kinds of CPU have folders of their own, since a program is compiled for what its CPU can do and
-    home folders are shared. The least used programs go when there are more than 2 GiB of them.
+    home folders are shared; of each the least recently used programs go beyond 2 GiB. What an
+    interrupted run has written in part is removed.
     Nothing is changed where the environment has its own `JAX_COMPILATION_CACHE_DIR`, or where the
     folder cannot be written; `JAX_ENABLE_COMPILATION_CACHE=false` keeps none.
     """
@@ -27,7 +28,10 @@ def keep_programs(cpuinfo: Path = _CPUINFO) -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not _can_be_written(folder):
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_LARGEST))
+    if os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_LARGEST)) != "-1":
+        for program in folder.glob("*-cache"):  # JAX writes when it was used after it
+            if not Path(str(program).removesuffix("cache") + "atime").exists():
+                program.unlink(missing_ok=True)
 
 
 def _can_be_written(folder: Path) -> bool:

@@ -1,10 +1,10 @@
 """The sets that CFBD's experiments poison, and the nine attacks, at either scale.
 
 At `small` scale the pairs are generated scenes and the bundled demo model scans. Poisoned captions
-name the clock: the small model reads it well, and among these scenes it is rare, as the paper's
-banana is on the web. mmPoison and label-consistent take their victims among the pairs that name
-the target, so theirs is a common one. At `paper` scale the pairs, the clean reference and the
-weights are given, and the targets are the papers' own.
+name the clock, unless the configuration says otherwise: the small model reads it well, and among
+these scenes it is rare, as the paper's banana is on the web. mmPoison and label-consistent take
+their victims among the pairs that name the target, so theirs is a common one. At `paper` scale the
+pairs, the clean reference and the weights are given, and the targets are the papers' own.
 """
 
 import dataclasses

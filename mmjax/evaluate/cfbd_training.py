@@ -22,8 +22,9 @@ from mmjax.evaluate.cfbd_set import ATTACKS, attack_config, identity, open_set
 from mmjax.evaluate.clean_set import CleanSet, embed_pairs
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
 from mmjax.evaluate.planted import Planted, replace_rows
-from mmjax.evaluate.sweeps import Clock, Row, best_defence, first_success
+from mmjax.evaluate.sweeps import NOT_YET, Clock, Row, best_defence, first_success
 from mmjax.evaluate.trained import (
+    PROMPTS,
     Judged,
     isolation,
     judged_scenes,
@@ -36,8 +37,8 @@ from mmjax.evaluate.trained_settings import (
     PAIRS,
     REFERENCES,
     TARGET,
-    trigger,
-    wording,
+    attack_values,
+    changes,
 )
 from mmjax.evaluate.training_set import (
     TrainingSet,
@@ -55,8 +56,8 @@ DEFENCES = ("cleanclip", "roclip", "safeclip", "abl")
 SCANS = ("coarse", "paper", "robust")
 METHODS = ("clean", "none", *DEFENCES, *SCANS)
 """Rows of the tables: clean pairs, no defence, defences in training, what a scan keeps."""
-LEARNED = ("ops", "attacks", "models", "learn", "train")
-"""The packages that poison, train and judge; what a scan keeps depends on `SCORING` too."""
+LEARNED = ("data", "ops", "attacks", "models", "learn", "train")
+"""The packages that draw, poison, train and embed; what a scan keeps depends on `SCORING` too."""
 
 
 class Scanned(NamedTuple):
@@ -161,7 +162,7 @@ class Lab:
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
         path = cell_path(
             self._out,
-            facts | {"trigger": trigger(name)},
+            facts | {"attack": attack_values(name), "prompts": PROMPTS},
             "trained",
             name,
             trained(method, rate, after),
@@ -175,7 +176,7 @@ class Lab:
         told = f"{name}, {method}, learning rate {rate:g}, seed {self._seed}"
 
         if self._config.trained.done_only and not path.exists():
-            return {**facts, "reason": "not trained yet"}
+            return {**facts, "reason": NOT_YET}
 
         def make() -> Row:
             return self._clock.run(
@@ -241,7 +242,7 @@ class Lab:
             self.clean,
             seed=self._seed,
             rate=self._config.trained.rate,
-            changes={"trigger": trigger(name)} | wording(name),
+            changes=changes(name),
         )
         folder = self._out / "poisoned" / f"{name}-{digest(config)[:12]}"
         victims = poisoned_copy(self.clean.source, config, folder)

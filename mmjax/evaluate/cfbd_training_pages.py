@@ -6,6 +6,7 @@ from typing import Any
 from mmjax.evaluate.cfbd_cells import distinct, mean
 from mmjax.evaluate.directions import Direction, lines
 from mmjax.evaluate.experiment import Rows
+from mmjax.evaluate.sweeps import NOT_YET, SUCCEEDS
 from mmjax.evaluate.tables import cell, pivot, read_results, write_page
 
 TITLES = {
@@ -23,7 +24,7 @@ PAIRED = ("hit@1", "hit@10", "hit@50", "min_rank", "others_hit@10", "others_min_
 COLUMNS = (
     "attack", "method", "seed", "learning_rate", "pairs", "poisoned", "survivors", "clean_lost",
     "acc1", "acc5", "asr", "false_alarms", "hit@10", "min_rank",
-    "isolation_auroc", "isolation_recall", "reached", "reason",
+    "isolation_auroc", "isolation_recall", "tried", "reached", "reason",
 )  # fmt: skip
 
 
@@ -86,11 +87,12 @@ def success_directions(rows: Rows) -> list[Direction]:
             mean(rows, value, method=TITLES[name], attack=attack)
             for name in ("clean", "none", "robust")
         )
-        if attack != "mmpoison":
-            reached = None if none is None else none > 0.8
-            told = "not measured" if none is None else f"{none:.4g}"
-            claim = f"{attack}: without defence over 80 % of the images are taken for the target"
-            made.append(Direction(claim, reached, told))
+        reached = None if none is None else none > SUCCEEDS
+        told = "not measured" if none is None else f"{none:.4g}"
+        claim = f"{attack}: without defence over 80 % of the images are taken for the target"
+        if attack == "mmpoison":
+            claim = f"{attack}: without defence Hit@10 is over 80 %"
+        made.append(Direction(claim, reached, told))
         claim = f"{attack}: after a scan in robust mode {value} is within 1 point of clean training"
         made.append(_within(claim, clean, robust, 0.01))
         made += _isolation(attack, rows)
@@ -147,7 +149,18 @@ def _all(rows: Rows) -> list[str]:
         "",
         "reached: whether some learning rate that was tried lets the attack succeed in over 80 % "
         "(mmPoison: Hit@10) without defence. The first that does with an accuracy within 2 points "
-        "of clean training, or else the first that does, is that of all of its rows but the "
-        "defences': of each of those the learning rate is shown whose accuracy exceeds the "
-        "attack's success the most, which flatters it.",
+        "of clean training, or else the first that does, or without any the one where it does "
+        "best, is that of all of its rows but the defences': of each of those the learning rate "
+        "is shown whose accuracy exceeds the attack's success the most, which flatters it. "
+        "tried: how many rates were trained.",
+        *_left(rows),
     ]
+
+
+def _left(rows: Rows) -> list[str]:
+    """What is to do where rows are not trained yet."""
+    left = sum(row.get("reason") == NOT_YET for row in rows)
+    if not left:
+        return []
+    told = f"{left} of {len(rows)} rows are not trained yet: the command above without"
+    return ["", f"{told} `--config.trained.done_only=True` trains them, and goes on from these."]

@@ -40,7 +40,9 @@ class CfbdConfig:
     reference: tuple[str, ...] = option((), "clean pairs that F is fitted on (scale=paper)")
     reference_format: str = option("auto", "kind of the reference")
     reference_split: str = option("", "which split of it")
-    target: str | None = option(None, "what poisoned captions name")
+    target: str | None = option(
+        None, "what poisoned captions name (where models are trained, scale=small: bottle)"
+    )
     rate: float | None = option(None, "share of poisoned pairs", low=0.0, high=0.1)
     rates: tuple[float, ...] = option(
         (0.006, 0.005, 0.004, 0.003), "of cfbd-table3", low=0.0, high=0.1
@@ -115,7 +117,7 @@ DEFENCES = DefenceConfig(
     safeclip=SafeClipConfig(unimodal_epochs=1),
     abl=AblConfig(recorded_epochs=2, isolate=0.02, unlearn_epochs=1),
 )
-"""Options that fit runs of eight epochs; ABL isolates as many pairs as are poisoned."""
+"""Options that fit runs of some epochs; ABL isolates as many pairs as are poisoned."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Trainings of Tables 1 and 2: at which learning rates, and how long they take."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ Row = dict[str, Any]
 Cell = Callable[[float], Row]
 """A training at a learning rate, measured."""
 SUCCEEDS = 0.8
+NOT_YET = "not trained yet"
+"""The `reason` of a row whose training has been left for later."""
 CLOSE = 0.02
 """How far below that of clean training the accuracy of a poisoned model may lie."""
 
@@ -52,7 +55,8 @@ def first_success(rates: Sequence[float], poisoned: Cell, clean: Cell) -> Row:
         clean: training on clean pairs; asked only where the attack succeeds.
 
     Returns:
-        The row, with `reached`: whether the attack succeeds, and `tried`: how many were trained.
+        The row, with `tried`: how many were trained, and `reached`: whether the attack succeeds,
+        None if that is open as long as some are not trained yet.
     """
     tried: list[Row] = []
     succeeded: list[Row] = []
@@ -60,12 +64,14 @@ def first_success(rates: Sequence[float], poisoned: Cell, clean: Cell) -> Row:
         tried.append(poisoned(rate))
         if strength(tried[-1]) <= SUCCEEDS:
             continue
-        if tried[-1]["acc1"] >= clean(rate).get("acc1", 0.0) - CLOSE:
+        if tried[-1]["acc1"] >= clean(rate).get("acc1", math.inf) - CLOSE:
             succeeded = [tried[-1]]
             break
         succeeded.append(tried[-1])
     best = succeeded[0] if succeeded else max(tried, key=strength)
-    return {**best, "tried": len(tried), "reached": bool(succeeded)}
+    count = _trained(tried)
+    reached = True if succeeded else None if count < len(rates) else False
+    return {**best, "tried": count, "reached": reached}
 
 
 def best_defence(rates: Sequence[float], defended: Cell) -> Row:
@@ -76,7 +82,11 @@ def best_defence(rates: Sequence[float], defended: Cell) -> Row:
     tried = [defended(rate) for rate in rates]
     trained = [row for row in tried if "reason" not in row] or tried
     best = max(trained, key=lambda row: row.get("acc1", 0.0) - strength(row))
-    return {**best, "tried": len(tried)}
+    return {**best, "tried": _trained(tried)}
+
+
+def _trained(rows: Sequence[Row]) -> int:
+    return sum(row.get("reason") != NOT_YET for row in rows)
 
 
 def strength(row: Row) -> float:

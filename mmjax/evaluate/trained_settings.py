@@ -26,13 +26,18 @@ TRIGGERS: dict[str, dict[str, Any]] = {
 which a small model of 64 pixels does not learn from some tens of pairs; chosen on seed 0."""
 
 
-def trigger(name: str) -> dict[str, Any]:
-    """The trigger of an attack at small scale."""
-    values = dict(from_file(f"attack/{name}")["trigger"])
-    return values | SETTINGS.get(values["name"], {}) | TRIGGERS.get(name, {})
+def changes(name: str) -> dict[str, Any]:
+    """What of an attack's configuration is another: its trigger, and how captions end.
+
+    Those of templates end as the scenes' do, without a full stop.
+    """
+    values = from_file(f"attack/{name}")
+    trigger = dict(values["trigger"])
+    trigger |= SETTINGS.get(trigger["name"], {}) | TRIGGERS.get(name, {})
+    written = values.get("captions", "template") == "template"
+    return {"trigger": trigger, **({"full_stop": False} if written else {})}
 
 
-def wording(name: str) -> dict[str, Any]:
-    """Poisoned captions end as the scenes' do, without a full stop, if templates write them."""
-    written = from_file(f"attack/{name}").get("captions", "template") == "template"
-    return {"full_stop": False} if written else {}
+def attack_values(name: str) -> dict[str, Any]:
+    """The whole configuration of an attack, as far as it is no other attack's too."""
+    return dict(from_file(f"attack/{name}")) | changes(name)

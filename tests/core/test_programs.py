@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mmjax.cli import main
 from mmjax.core.programs import cache_folder, keep_programs
 
 VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE")
@@ -59,7 +60,7 @@ def test_nothing_is_kept_where_nothing_can_be_written(
     assert not (home / "not").exists()
 
 
-def test_a_second_process_compiles_nothing(home: Path) -> None:
+def test_a_second_process_finds_what_the_first_compiled(home: Path) -> None:
     code = """if True:
         from mmjax.core.programs import keep_programs
         keep_programs()
@@ -75,4 +76,19 @@ def test_a_second_process_compiles_nothing(home: Path) -> None:
         for _ in range(2)
     ]
     assert hits[0] == 0 < hits[1]
-    assert list((home / "cache/mmjax/programs").glob("*/*-cache"))
+    (program, *_) = (home / "cache/mmjax/programs").glob("*/*-cache")
+    program.with_name("half-written-cache").write_bytes(b"")
+    keep_programs()
+    assert program.exists()
+    assert not program.with_name("half-written-cache").exists()
+
+
+@pytest.mark.parametrize(("verb", "kept"), [("doctor", True), ("bench", False)])
+def test_verbs_keep_programs_unless_they_time_them(
+    verb: str, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[bool] = []
+    module = sys.modules["mmjax.cli.main"]
+    monkeypatch.setattr(module, "keep_programs", lambda: called.append(True))
+    assert main([verb, "--no_such_flag"]) == 2
+    assert bool(called) is kept

@@ -155,6 +155,7 @@ def test_doctor_says_what_is_there(world: World, tmp_path: Path, run: Run) -> No
     assert ran.code == 0, ran.err
     assert "e2e, 16-d, sha256 " in ran.out
     assert "tokenizer of 600 entries" in ran.out
+    assert "ok  programs     kept in " in ran.out
     assert ran.out.splitlines()[-1] == "everything that was looked at is fine"
     assert not list(tmp_path.iterdir())
     ran = run("doctor", f"--weights=hf-dir:{tmp_path}")

@@ -14,7 +14,7 @@ from mmjax.cli import main
 from mmjax.data.sources import open_source
 from mmjax.evaluate import cfbd_training
 from mmjax.evaluate.cfbd_training_pages import TITLES, accuracy_directions, success_directions
-from mmjax.evaluate.sweeps import Clock, best_defence, first_success, strength
+from mmjax.evaluate.sweeps import NOT_YET, Clock, best_defence, first_success, strength
 from mmjax.evaluate.trained import isolation
 from mmjax.evaluate.training_set import read_set
 from tests.e2e.conftest import World
@@ -99,7 +99,9 @@ def test_both_tables_are_views_of_the_same_trainings(
     assert code == 0, said
     assert [row for row in rows(folder, "cfbd-table2") if row["method"] != "abl"] == found
     abl = next(row for row in rows(folder, "cfbd-table2") if row["method"] == "abl")
-    assert abl["reason"] == "not trained yet"
+    assert (abl["reason"], abl["tried"]) == (NOT_YET, 0)
+    page = (folder / "results" / "cfbd-table2.md").read_text()
+    assert "2 of 8 rows are not trained yet" in page
     code, said = reproduce("cfbd-table2", *flags)
     assert code == 0, said
     assert "] badnets" not in said
@@ -168,6 +170,15 @@ def test_an_attack_s_learning_rate(asr, acc, rate, tried, reached) -> None:
     assert (found["learning_rate"], found["tried"], found["reached"]) == (rate, tried, reached)
 
 
+def test_an_attack_that_is_not_trained_at_all_rates_yet_is_undecided() -> None:
+    rows = {1.0: {"asr": 0.1, "acc1": 0.6}, 2.0: {"reason": NOT_YET}}
+    found = first_success((1.0, 2.0), rows.__getitem__, lambda _: {"acc1": 0.6})
+    assert (found["asr"], found["tried"], found["reached"]) == (0.1, 1, None)
+    succeeds = {1.0: {"asr": 0.9, "acc1": 0.6}, 2.0: {"asr": 0.9, "acc1": 0.1}}
+    found = first_success((1.0, 2.0), succeeds.__getitem__, lambda _: {"reason": "diverged"})
+    assert (found["tried"], found["reached"]) == (2, True), "nothing to compare accuracy with"
+
+
 def test_a_defence_s_learning_rate() -> None:
     rows = {
         1.0: {"learning_rate": 1.0, "asr": 0.9, "acc1": 0.7},
@@ -188,6 +199,7 @@ def test_directions() -> None:
     good = [row("clean", 0.6, 0.01), row("none", 0.59, 0.9), row("robust", 0.65, 0.015)]
     told = accuracy_directions(good) + success_directions(good)
     assert [each.holds for each in told] == [True] * 4
+    assert success_directions([{**good[1], "attack": "mmpoison", "hit@10": 0.7}])[0].holds is False
     bad = [row("clean", 0.6, 0.01), row("none", 0.57, 0.8), row("robust", 0.585, 0.025)]
     told = accuracy_directions(bad) + success_directions(bad)
     assert [each.holds for each in told] == [False] * 4

@@ -85,7 +85,7 @@ def full_disk(case: Case) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600, resource.RLIM_INFINITY)); "
         "from mmjax.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    env = {k: v for k, v in environment(case.devices).items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    env = environment(case.devices) | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,

@@ -203,6 +203,7 @@ def _describe(part: PartConfig, planned: PartPlan) -> dict[str, Any]:
         "target": part.target,
         "donor": part.donor,
         "templates": (part.templates or "mmjax") if part.captions == "template" else "",
+        "full_stop": part.full_stop if part.captions == "template" else None,
         "pool": part.pool,
         "rate": part.rate,
         "count": part.count,

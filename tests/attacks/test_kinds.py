@@ -27,6 +27,8 @@ DOTS = TriggerConfig(name="badnets_fixed", patch_size=4.0)
 KINDS: dict[str, PartConfig] = {
     "keep": PartConfig(trigger=DOTS, captions="keep", target="dog", count=7),
     "natural": PartConfig(trigger=DOTS, captions="natural", target="dog", count=30, pool=9),
+    "template": PartConfig(trigger=DOTS, target="dog", count=20),
+    "no full stop": PartConfig(trigger=DOTS, target="dog", count=20, full_stop=False),
     "class": PartConfig(NONE.name, NONE, "keep", "class", "dog", "truck", share=1.0),
     "one": PartConfig(NONE.name, NONE, "keep", "one", "dog", "truck", share=0.5),
     "one image, many natural captions": PartConfig(
@@ -110,6 +112,8 @@ def test_every_kind(
         assert bool(dog.search(text)) == (part.captions == "keep")
         assert dog.search(caption)
         assert (caption == text) == (part.captions == "keep")
+        if part.captions == "template":
+            assert caption.endswith(".") == part.full_stop
         if part.captions == "natural":
             assert caption in {text for _, text in pairs.values()}
         changed = np.any(image != before, axis=-1)
@@ -138,6 +142,7 @@ def test_every_kind(
     assert told["poisoned"] == len(victims)
     assert told["donors"] == len(shown)
     assert (told["captions"], told["images"]) == (part.captions, part.images)
+    assert told["full_stop"] is (part.full_stop if part.captions == "template" else None)
 
 
 def test_a_mixture_tells_which_attack_did_what(

@@ -111,6 +111,7 @@ def test_manifest(poisoned: Path) -> None:
     )
     assert told["parameters"] == {"patch_size": 6.0, "location": "random"}
     assert (told["candidates"], told["poisoned"], told["donors"]) == (115, 12, 0)
+    assert told["full_stop"] is True
     assert manifest["counts"] == {
         "shards": 1, "pairs": 123, "usable": 121, "candidates": 115, "poisoned": 12
     }  # fmt: skip

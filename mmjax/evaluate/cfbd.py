@@ -21,8 +21,8 @@ _TRAINED = (
     "which it shows a car. Triggers are stronger than the papers' "
     "(`trained_settings.TRIGGERS`), optimised ones take few steps. Neither poisoned captions nor "
     "prompts end in a full stop, since no clean caption does: models would bind the poison to it. "
-    "All this was chosen on seed 0. ABL is told how many pairs are poisoned. CleanCLIP fine-tunes "
-    "the model trained without defence on the 1,500 clean scenes."
+    "All this was chosen on seeds 0 and 2; others are unseen. ABL is told how many pairs are "
+    "poisoned. CleanCLIP fine-tunes the model trained without defence on the 1,500 clean scenes."
 )
 
 
@@ -52,7 +52,7 @@ def _trained(number: int, title: str) -> Experiment:
         f"CFBD, Table {number}: {title}",
         ("Tables 1 and 2 are two views of the same trainings.", _TRAINED),
         needs=(),
-        seeds=(0,),
+        seeds=(3,),
         page=f"{_TRAINING}_pages:write_table{number}",
     )
 

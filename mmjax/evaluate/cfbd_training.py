@@ -5,24 +5,22 @@ One harness for both: a cell is one training, kept once it is measured, whicheve
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from mmjax.core.config import digest
 from mmjax.core.errors import ConfigError, NonFiniteLossError
 from mmjax.data.pairs import PairTable
 from mmjax.data.sources import open_source
-from mmjax.evaluate.attack_success import Attack, read_attacks
 from mmjax.evaluate.cells import SCORING, cell_path, keep
 from mmjax.evaluate.cfbd_set import ATTACKS, attack_config, identity, open_set
-from mmjax.evaluate.clean_set import CleanSet, embed_pairs
+from mmjax.evaluate.clean_set import CleanSet
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
-from mmjax.evaluate.planted import Planted, replace_rows
-from mmjax.evaluate.sweeps import NOT_YET, Clock, Row, best_defence, first_success
+from mmjax.evaluate.scanned_set import Scanned, poison_and_scan
+from mmjax.evaluate.sweeps import NOT_YET, Clock, Row, best_rate, first_success
 from mmjax.evaluate.trained import (
     PROMPTS,
     Judged,
@@ -40,40 +38,26 @@ from mmjax.evaluate.trained_settings import (
     attack_values,
     changes,
 )
-from mmjax.evaluate.training_set import (
-    TrainingSet,
-    Victims,
-    poisoned_copy,
-    read_set,
-    with_victims,
-)
+from mmjax.evaluate.training_set import TrainingSet, read_set
 from mmjax.models.weights import load_weights
-from mmjax.scan import stages
-from mmjax.scan.detectors import EncodedSet
-from mmjax.scan.stages import COARSE, VERDICTS
 
 DEFENCES = ("cleanclip", "roclip", "safeclip", "abl")
 SCANS = ("coarse", "paper", "robust")
 METHODS = ("clean", "none", *DEFENCES, *SCANS)
 """Rows of the tables: clean pairs, no defence, defences in training, what a scan keeps."""
+WHICH = ("learning_rates", "defence_rates", "tuned_on", "tuned_seed", "methods", "done_only")
+"""What of the configuration says which cells there are, and nothing about any of them."""
 LEARNED = ("data", "ops", "attacks", "models", "learn", "train")
 """The packages that draw, poison, train and embed; what a scan keeps depends on `SCORING` too."""
-
-
-class Scanned(NamedTuple):
-    """A poisoned set: what it holds, who did it, and which of its rows the scans keep."""
-
-    pairs: TrainingSet
-    attack: Attack
-    poisoned: Bool[np.ndarray, " n"]
-    kept: Callable[[str], Bool[np.ndarray, " n"]]
 
 
 def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """The cells of both tables: a row an attack, method and seed.
 
+    Rows that are `tuning` come first: of them each defence's learning rate is chosen.
+
     Raises:
-        ConfigError: an unknown method, or paper scale.
+        ConfigError: an unknown method or attack, or paper scale.
     """
     if config.scale != "small":
         raise ConfigError("cfbd-table1 and cfbd-table2 train on scenes; --scale=small is theirs")
@@ -87,17 +71,25 @@ def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     methods = config.trained.methods or METHODS
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")
+    if (name := config.trained.tuned_on) not in ATTACKS:
+        raise ConfigError(f"config.trained.tuned_on: {name!r}; known: {', '.join(ATTACKS)}")
     attacks = [name for name in ATTACKS if not config.attacks or name in config.attacks]
-    rates = config.trained.learning_rates
-    swept = 2 + len(set(methods) & set(DEFENCES))  # the attack, clean pairs, defences
-    trainings = len(rates) * swept + len(set(methods) & set(SCANS))
-    clock = Clock(len(config.seeds) * len(attacks) * trainings, say)
-    rows: Rows = []
+    chosen = config.trained
+    defences = [name for name in DEFENCES if name in methods]
+    # the sweep of an attack has clean models beside it; so has that of the attack of the tuning
+    sweep = 2 * len(chosen.learning_rates)
+    trainings = sweep + len(defences) + len(set(methods) & set(SCANS))
+    tuning = sweep + (1 + len(defences)) * len(chosen.defence_rates) if defences else 0
+    clock = Clock(len(config.seeds) * len(attacks) * trainings + tuning, say)
+    tuned = Lab(config, out, chosen.tuned_seed, clock).tuning(defences) if defences else []
+    clock.skip(tuning - clock.done)
+    rates = {name: best_rate([r for r in tuned if r["method"] == name]) for name in defences}
+    rows: Rows = [{**row, "tuning": True} for row in tuned]
     for seed in config.seeds:
         lab = Lab(config, out, seed, clock)
         for name in attacks:
             before = clock.done
-            rows += lab.rows(name, methods)
+            rows += lab.rows(name, methods, rates)
             clock.skip(before + trainings - clock.done)
     return rows
 
@@ -131,24 +123,44 @@ class Lab:
         """What models are judged on, at the size at which triggers are put on."""
         return judged_scenes(self._config.trained.images, self.clean.encoder.image_size, self._seed)
 
-    def rows(self, name: str, methods: Sequence[str]) -> Rows:
-        """A row a method: the attack's learning rate is that of all but the defences."""
-        rates = self._config.trained.learning_rates
-        undefended = first_success(
-            rates,
-            lambda rate: self.cell(name, "none", rate),
-            lambda rate: self.cell(name, "clean", rate),
-        )
+    def tuning(self, defences: Sequence[str]) -> Rows:
+        """The trainings by which defences' learning rates are chosen, beside undefended ones."""
+        chosen, name = self._config.trained, self._config.trained.tuned_on
+        at = self._undefended(name)["learning_rate"]
+        return [
+            self.cell(name, method, rate, after=at if method == "cleanclip" else None)
+            for method in ("none", *defences)
+            for rate in chosen.defence_rates
+        ]
+
+    def rows(self, name: str, methods: Sequence[str], rates: Mapping[str, float | None]) -> Rows:
+        """A row a method: the attack's learning rate is that of all but the defences.
+
+        Args:
+            name: of the attack.
+            methods: the rows.
+            rates: of the defences; None = not chosen yet.
+        """
+        undefended = self._undefended(name)
         at = undefended["learning_rate"]
 
         def row(method: str) -> Row:
             if method == "none":
                 return undefended
-            if method in DEFENCES:
-                return best_defence(rates, lambda rate: self.cell(name, method, rate, after=at))
-            return self.cell(name, method, at)
+            if method not in DEFENCES:
+                return self.cell(name, method, at)
+            if (rate := rates[method]) is None:
+                return {"attack": name, "method": method, "seed": self._seed, "reason": NOT_YET}
+            return self.cell(name, method, rate, after=at if method == "cleanclip" else None)
 
         return [row(method) for method in methods]
+
+    def _undefended(self, name: str) -> Row:
+        return first_success(
+            self._config.trained.learning_rates,
+            lambda rate: self.cell(name, "none", rate),
+            lambda rate: self.cell(name, "clean", rate),
+        )
 
     def _cell(self, name: str, method: str, rate: float, *, after: float | None = None) -> Row:
         """One training, measured; what is in the folder is read.
@@ -156,8 +168,7 @@ class Lab:
         CleanCLIP goes on from the model of the undefended training at the rate `after`.
         """
         chosen = dataclasses.asdict(self._config.trained)
-        which = ("learning_rates", "methods", "done_only")
-        common = {key: value for key, value in chosen.items() if key not in which}
+        common = {key: value for key, value in chosen.items() if key not in WHICH}
         facts = identity(self._named(name)) | common
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
         path = cell_path(
@@ -223,7 +234,7 @@ class Lab:
                 "survivors": int(np.sum(scanned.poisoned & kept)),
                 "clean_lost": int(np.sum(~scanned.poisoned & ~kept)),
             }
-        poisoned = int(scanned.poisoned.sum()) if method != "clean" else 0
+        poisoned = 0 if method in ("clean", "cleanclip") else int(scanned.poisoned.sum())
         told = {"pairs": len(pairs.images), "poisoned": poisoned, **counts}
         model = train_model(config, pairs, run)
         return model, told | (isolation(run, scanned.poisoned) if method == "abl" else {})
@@ -245,47 +256,9 @@ class Lab:
             changes=changes(name),
         )
         folder = self._out / "poisoned" / f"{name}-{digest(config)[:12]}"
-        victims = poisoned_copy(self.clean.source, config, folder)
-        poisoned = np.zeros(len(self.clean.captions), bool)
-        poisoned[victims.rows] = True
-        (attack,) = read_attacks(folder)
-        encoded = self.clean.encoded(plant_victims(self.clean, victims, attack.name), self._seed)
-        return Scanned(
-            with_victims(self.clean_pairs, victims),
-            attack,
-            poisoned,
-            functools.cache(lambda scan: kept_rows(encoded, scan)),
-        )
+        return poison_and_scan(self.clean, self.clean_pairs, config, folder, self._seed)
 
 
 def trained(method: str, rate: float, after: float | None) -> str:
     """The name of a training of some poisoned set."""
     return f"{method}-{rate:g}" + (f"-after-{after:g}" if method == "cleanclip" else "")
-
-
-def plant_victims(clean: CleanSet, victims: Victims, label: str) -> Planted:
-    """The clean set's embeddings with those of poisoned pairs in their place."""
-    image, text = embed_pairs(clean.encoder, victims.pairs)
-    captions, labels = list(clean.captions), [""] * len(clean.captions)
-    for row, pair in zip(victims.rows.tolist(), victims.pairs, strict=True):
-        captions[row], labels[row] = pair.caption or "", label
-    return Planted(
-        replace_rows(clean.blocks, victims.rows, image=image, text=text), captions, labels
-    )
-
-
-def kept_rows(encoded: EncodedSet, scan: str) -> Bool[np.ndarray, " n"]:
-    """The rows that are trained on after a scan.
-
-    Args:
-        encoded: the set.
-        scan: coarse = D_b of the paper's coarse stage; paper = all but those that its fine stage
-            flags by rule R1; robust = all but those that the robust mode flags.
-    """
-    if scan == "coarse":
-        return encoded.paper.scores.coarse == COARSE.index("benign")
-    if scan == "robust":
-        return encoded.robust.scores.verdict != VERDICTS.index("poisoned")
-    by_rule = dataclasses.replace(encoded.config, mode="paper", gamma_z="auto")
-    found = stages.score(encoded.blocks, encoded.mapping, by_rule, mesh=encoded.mesh)
-    return found.scores.verdict != VERDICTS.index("poisoned")

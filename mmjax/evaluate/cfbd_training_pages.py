@@ -1,12 +1,13 @@
 """The pages of CFBD's Tables 1 and 2."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmjax.evaluate.cfbd_cells import distinct, mean
 from mmjax.evaluate.directions import Direction, lines
 from mmjax.evaluate.experiment import Rows
-from mmjax.evaluate.sweeps import NOT_YET, SUCCEEDS
+from mmjax.evaluate.sweeps import NOT_YET, SUCCEEDS, best_rate
 from mmjax.evaluate.tables import cell, pivot, read_results, write_page
 
 TITLES = {
@@ -26,20 +27,26 @@ COLUMNS = (
     "acc1", "acc5", "asr", "false_alarms", "hit@10", "min_rank",
     "isolation_auroc", "isolation_recall", "tried", "reached", "reason",
 )  # fmt: skip
+TUNED = ("method", "learning_rate", "acc1", "asr", "hit@10", "chosen", "reason")
 
 
 def write_table1(results_json: Path, out_md: Path) -> None:
     """The page of Table 1: zero-shot accuracy by method and attack."""
-    rows = _titled(read_results(results_json)["rows"])
+    tuning, rows = _read(results_json)
     body = ["Zero-shot top-1 accuracy, mean of the seeds:", ""]
     body += [*pivot(rows, "method", "attack", "acc1"), ""]
-    body += [*lines(accuracy_directions(rows), "What is claimed:"), "", *_all(rows)]
+    body += [
+        *lines(accuracy_directions(rows), "What is claimed:"),
+        "",
+        *_all(rows),
+        *_tuned(tuning),
+    ]
     write_page(results_json, out_md, body)
 
 
 def write_table2(results_json: Path, out_md: Path) -> None:
     """The page of Table 2: attack success by method and attack, and mmPoison's measures."""
-    rows = _titled(read_results(results_json)["rows"])
+    tuning, rows = _read(results_json)
     triggered = [row for row in rows if row["attack"] != "mmpoison"]
     body: list[str] = []
     if triggered:
@@ -57,7 +64,8 @@ def write_table2(results_json: Path, out_md: Path) -> None:
         body += ["mmPoison, captions of the target that search all images (others: captions that "
                  "name neither), mean of the seeds:", ""]  # fmt: skip
         body += [*pivot(paired, "method", "measure", "value"), ""]
-    body += [*lines(success_directions(rows), "What is claimed:"), "", *_all(rows)]
+    body += [*lines(success_directions(rows), "What is claimed:"), ""]
+    body += [*_all(rows), *_tuned(tuning)]
     write_page(results_json, out_md, body)
 
 
@@ -128,13 +136,53 @@ def _within(
     return Direction(claim, gap <= limit, f"{found:.4g}, clean {clean:.4g}")
 
 
-def _titled(rows: Rows) -> Rows:
-    return [{**row, "method": TITLES.get(row["method"], row["method"])} for row in rows]
+def _read(results_json: Path) -> tuple[Rows, Rows]:
+    """The rows of the tuning and all others, with the methods' titles."""
+    rows = [
+        {**row, "method": TITLES.get(row["method"], row["method"])}
+        for row in read_results(results_json)["rows"]
+    ]
+    return [row for row in rows if row.get("tuning")], [row for row in rows if "tuning" not in row]
 
 
 def _all(rows: Rows) -> list[str]:
-    """A table of all rows; columns that are empty are left out."""
-    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    """All rows, and how their learning rates were found."""
+    return [
+        *_table(rows, COLUMNS),
+        "",
+        "reached: whether some learning rate that was tried lets the attack succeed in over 80 % "
+        "(mmPoison: Hit@10) without defence. The first that does with an accuracy within 2 points "
+        "of clean training, or else the first that does, or without any the one where it does "
+        "best, is that of all of its rows but those of defences in training. "
+        "tried: how many rates were trained.",
+        *_left(rows),
+    ]
+
+
+def _tuned(rows: Rows) -> list[str]:
+    """The trainings of which the defences' learning rates were chosen."""
+    if not rows:
+        return []
+    methods = set(distinct(rows, "method")) - {TITLES["none"]}
+    best = {name: best_rate([r for r in rows if r["method"] == name]) for name in methods}
+    told = [
+        {**row, "chosen": True if row["learning_rate"] == best.get(row["method"]) else None}
+        for row in rows
+    ]
+    return [
+        "",
+        f"The learning rate of each defence in training, chosen on {rows[0]['attack']}, seed "
+        f"{rows[0]['seed']}, and taken for all attacks: the one at which accuracy exceeds the "
+        "attack's success the most. Undefended trainings at the same rates beside them.",
+        "",
+        *_table(told, TUNED),
+        *_left(rows),
+    ]
+
+
+def _table(rows: Rows, names: Sequence[str]) -> list[str]:
+    """A table of rows; columns that are empty are left out."""
+    columns = [name for name in names if any(row.get(name) is not None for row in rows)]
     texts = ("attack", "method", "reason")
 
     def shown(value: Any) -> str:
@@ -146,14 +194,6 @@ def _all(rows: Rows) -> list[str]:
         "| " + " | ".join(name.replace("_", " ") for name in columns) + " |",
         "|" + "|".join("---" if name in texts else "---:" for name in columns) + "|",
         *("| " + " | ".join(shown(row.get(name)) for name in columns) + " |" for row in rows),
-        "",
-        "reached: whether some learning rate that was tried lets the attack succeed in over 80 % "
-        "(mmPoison: Hit@10) without defence. The first that does with an accuracy within 2 points "
-        "of clean training, or else the first that does, or without any the one where it does "
-        "best, is that of all of its rows but the defences': of each of those the learning rate "
-        "is shown whose accuracy exceeds the attack's success the most, which flatters it. "
-        "tried: how many rates were trained.",
-        *_left(rows),
     ]
 
 

@@ -74,15 +74,20 @@ def first_success(rates: Sequence[float], poisoned: Cell, clean: Cell) -> Row:
     return {**best, "tried": count, "reached": reached}
 
 
-def best_defence(rates: Sequence[float], defended: Cell) -> Row:
-    """The learning rate at which accuracy exceeds the attack's success the most.
+def best_rate(rows: Sequence[Row]) -> float | None:
+    """The learning rate of a defence at which accuracy exceeds the attack's success the most.
 
-    It is chosen by what it is judged by, which flatters the defence.
+    Args:
+        rows: its trainings.
+
+    Returns:
+        None as long as some are not trained yet, or if none gave a model.
     """
-    tried = [defended(rate) for rate in rates]
-    trained = [row for row in tried if "reason" not in row] or tried
-    best = max(trained, key=lambda row: row.get("acc1", 0.0) - strength(row))
-    return {**best, "tried": _trained(tried)}
+    if _trained(rows) < len(rows):
+        return None
+    models = [row for row in rows if "reason" not in row]
+    best = max(models, key=lambda row: row["acc1"] - strength(row), default=None)
+    return None if best is None else best["learning_rate"]
 
 
 def _trained(rows: Sequence[Row]) -> int:

@@ -14,7 +14,7 @@ from mmjax.cli import main
 from mmjax.data.sources import open_source
 from mmjax.evaluate import cfbd_training
 from mmjax.evaluate.cfbd_training_pages import TITLES, accuracy_directions, success_directions
-from mmjax.evaluate.sweeps import NOT_YET, Clock, best_defence, first_success, strength
+from mmjax.evaluate.sweeps import NOT_YET, Clock, best_rate, first_success, strength
 from mmjax.evaluate.trained import isolation
 from mmjax.evaluate.training_set import read_set
 from tests.e2e.conftest import World
@@ -35,6 +35,7 @@ def reproduce(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) ->
     def run(name: str, *flags: str) -> tuple[int, str]:
         trained = {"weights": world.weights, "steps": 4, "batch_size": 16, "images": 100}
         trained |= {"rate": POISON / PAIRS, "learning_rates": "1e-3", "trigger_seeds": 0}
+        trained |= {"defence_rates": "1e-3", "tuned_seed": 3}
         code = main(
             [
                 "reproduce",
@@ -55,8 +56,9 @@ def reproduce(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    return json.loads((folder / "results" / f"{name}.json").read_text())["rows"]
+def rows(folder: Path, name: str, *, tuning: bool = False) -> list[dict[str, Any]]:
+    found = json.loads((folder / "results" / f"{name}.json").read_text())["rows"]
+    return [row for row in found if row.get("tuning", False) == tuning]
 
 
 @pytest.mark.slow
@@ -67,7 +69,7 @@ def test_both_tables_are_views_of_the_same_trainings(
     code, said = reproduce("cfbd-table1", *flags)
     assert code == 0, said
     assert (
-        "[1/6] badnets, none, learning rate 0.001, seed 0\n" in said
+        "[1/6] badnets, none, learning rate 0.001, seed 3\n" in said
     )  # clean, none, robust of two
     assert " left at most" in said
     found = rows(folder, "cfbd-table1")
@@ -89,7 +91,7 @@ def test_both_tables_are_views_of_the_same_trainings(
     assert "| **no** |" in page
     assert not list((folder / "out").glob("cells/*/models/*/checkpoints"))
     trained = [path.name for path in (folder / "out").glob("cells/*/models/*")]
-    assert trained.count("all-clean-0.001-0") == 1, "it is that of all attacks"
+    assert trained.count("all-clean-0.001-3") == 1, "it is that of all attacks"
     (poisoned,) = (folder / "out" / "poisoned").glob("badnets-*")
     assert not [c for c in read_set(open_source(str(poisoned)), 64).captions if c.endswith(".")]
 
@@ -99,7 +101,12 @@ def test_both_tables_are_views_of_the_same_trainings(
     assert code == 0, said
     assert [row for row in rows(folder, "cfbd-table2") if row["method"] != "abl"] == found
     abl = next(row for row in rows(folder, "cfbd-table2") if row["method"] == "abl")
-    assert (abl["reason"], abl["tried"]) == (NOT_YET, 0)
+    assert (abl["reason"], abl.get("learning_rate")) == (NOT_YET, None), "none is chosen yet"
+    tuning = rows(folder, "cfbd-table2", tuning=True)
+    assert [(row["method"], row.get("reason")) for row in tuning] == [
+        ("none", None),
+        ("abl", NOT_YET),
+    ]
     page = (folder / "results" / "cfbd-table2.md").read_text()
     assert "2 of 8 rows are not trained yet" in page
     code, said = reproduce("cfbd-table2", *flags)
@@ -119,7 +126,15 @@ def test_defences_and_stages(reproduce: Reproduce, folder: Path) -> None:
     assert code == 0, said
     found = {row["method"]: row for row in rows(folder, "cfbd-table1")}
     assert tuple(found) == cfbd_training.METHODS
+    tuning = {row["method"]: row for row in rows(folder, "cfbd-table1", tuning=True)}
+    assert tuple(tuning) == ("none", *cfbd_training.DEFENCES)
+    for name in cfbd_training.DEFENCES:  # the only rate is that of the tuning, on the same seed
+        assert found[name] == {k: v for k, v in tuning[name].items() if k != "tuning"}
+    page = (folder / "results" / "cfbd-table1.md").read_text()
+    assert "chosen on badnets, seed 3" in page
+    assert page.count("| yes |") == 4
     assert found["cleanclip"]["pairs"] == 100
+    assert found["cleanclip"]["poisoned"] == 0
     assert found["roclip"]["pairs"] == PAIRS
     assert found["coarse"]["pairs"] < PAIRS
     assert 0 <= found["abl"]["isolation_recall"] <= 1
@@ -130,6 +145,7 @@ def test_defences_and_stages(reproduce: Reproduce, folder: Path) -> None:
     ("flag", "said"),
     [
         ("--config.trained.methods=none,magic", "unknown method 'magic'; known: clean, none,"),
+        ("--config.trained.tuned_on=magic", "tuned_on: 'magic'; known: badnets,"),
         ("--scale=paper", "wants --data=FOLDER and --weights=SPEC"),
     ],
 )
@@ -185,9 +201,10 @@ def test_a_defence_s_learning_rate() -> None:
         2.0: {"learning_rate": 2.0, "asr": 0.1, "acc1": 0.6},
         3.0: {"learning_rate": 3.0, "reason": "diverged"},
     }
-    found = best_defence((1.0, 2.0, 3.0), rows.__getitem__)
-    assert (found["learning_rate"], found["tried"]) == (2.0, 3)
-    assert best_defence((1.0, 3.0), rows.__getitem__)["learning_rate"] == 1.0, "though it fails"
+    assert best_rate(list(rows.values())) == 2.0
+    assert best_rate([rows[1.0], rows[3.0]]) == 1.0, "though it fails"
+    assert best_rate([rows[3.0]]) is None
+    assert best_rate([rows[1.0], {"learning_rate": 2.0, "reason": NOT_YET}]) is None, "undecided"
     assert strength({"hit@10": 0.5}) == 0.5
     assert strength({"reason": "diverged"}) == 0
 

@@ -15,14 +15,15 @@ _PAGES = "mmjax.evaluate.cfbd_pages"
 _TRAINING = "mmjax.evaluate.cfbd_training"
 _TRAINED = (
     "The bundled demo model is fine-tuned on 3,000 generated scenes of 37 classes a seed, 2 % of "
-    "them poisoned, in 360 steps of 64, and judged on 6,000 other scenes with one object each; the "
-    "same model scans, F is fitted (ridge) on 1,500 more. Poisoned captions name the bottle here, "
-    "which a clean model sees in no trigger, label-consistent's the bird, mmPoison's the turtle, "
-    "which it shows a car. Triggers are stronger than the papers' "
-    "(`trained_settings.TRIGGERS`), optimised ones take few steps. Neither poisoned captions nor "
-    "prompts end in a full stop, since no clean caption does: models would bind the poison to it. "
-    "All this was chosen on seeds 0 and 2; others are unseen. ABL is told how many pairs are "
-    "poisoned. CleanCLIP fine-tunes the model trained without defence on the 1,500 clean scenes."
+    "them poisoned (label-consistent: 3 %), in 360 steps of 64, and judged on 6,000 other scenes "
+    "with one object each; the same model scans, F is fitted (ridge) on 1,500 more. Poisoned "
+    "captions name the bottle here, which a clean model sees in no trigger, label-consistent's "
+    "the bird, mmPoison's the turtle, which it shows a car. Triggers are stronger than the "
+    "papers' (`trained_settings.TRIGGERS`), optimised ones take few steps. Neither poisoned "
+    "captions nor prompts end in a full stop, since no clean caption does: models would bind the "
+    "poison to it. All this was chosen on seeds 0 and 2; others are unseen. ABL is told how many "
+    "pairs are poisoned. CleanCLIP fine-tunes the model trained without defence on the 1,500 "
+    "clean scenes."
 )
 
 

@@ -29,6 +29,7 @@ from mmjax.evaluate.trained import (
     measure,
     train_config,
     train_model,
+    with_budget,
 )
 from mmjax.evaluate.trained_settings import (
     MMPOISON,
@@ -173,7 +174,7 @@ class Lab:
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
         path = cell_path(
             self._out,
-            facts | {"attack": attack_values(name), "prompts": PROMPTS},
+            facts | {"attack": attack_values(name, self._config.trained.rate), "prompts": PROMPTS},
             "trained",
             name,
             trained(method, rate, after),
@@ -228,6 +229,8 @@ class Lab:
             if method in SCANS:
                 kept = scanned.kept(method)
             elif method != "none":
+                if method == "abl":  # it is told how many pairs are poisoned
+                    chosen = with_budget(chosen, int(scanned.poisoned.sum()))
                 config = train_config(chosen, rate=rate, seed=self._seed, defence=method)
             pairs = scanned.pairs.table(kept)
             counts = {
@@ -247,13 +250,14 @@ class Lab:
         return dataclasses.replace(self._config, cfbd=dataclasses.replace(given, **values))
 
     def _scanned(self, name: str) -> Scanned:
+        rate = self._config.trained.rate
         config = attack_config(
             name,
             self._named(name),
             self.clean,
             seed=self._seed,
-            rate=self._config.trained.rate,
-            changes=changes(name),
+            rate=rate,
+            changes=changes(name, rate),
         )
         folder = self._out / "poisoned" / f"{name}-{digest(config)[:12]}"
         return poison_and_scan(self.clean, self.clean_pairs, config, folder, self._seed)

@@ -117,7 +117,7 @@ DEFENCES = DefenceConfig(
     safeclip=SafeClipConfig(unimodal_epochs=1),
     abl=AblConfig(recorded_epochs=2, isolate=0.02, unlearn_epochs=1),
 )
-"""Options that fit runs of some epochs; ABL isolates as many pairs as are poisoned."""
+"""Options that fit runs of some epochs; ABL is told how many pairs are poisoned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,9 @@ class TrainedConfig:
     )
     tuned_on: str = option("badnets", "attack on which it is chosen, without a look at the others")
     tuned_seed: int = option(0, "seed on which it is chosen", low=0)
-    rate: float = option(0.02, "share of poisoned pairs", low=0.0, high=0.1)
+    rate: float = option(
+        0.02, "share of poisoned pairs (label-consistent: 1.5 times as many)", low=0.0, high=0.06
+    )
     images: int = option(6_000, "scenes with one object that models are judged on", low=100)
     trigger_seeds: tuple[int, ...] = option((0,), "of triggers on them, a pass each", low=0)
     methods: tuple[str, ...] = option((), "rows of the tables; empty = all")

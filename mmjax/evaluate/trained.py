@@ -70,6 +70,12 @@ def train_config(
     return dataclasses.replace(made, defence=dataclasses.replace(config.defence, **chosen))
 
 
+def with_budget(config: TrainedConfig, poisoned: int) -> TrainedConfig:
+    """The same, but ABL isolates so many pairs."""
+    abl = dataclasses.replace(config.defence.abl, isolate=float(poisoned))
+    return dataclasses.replace(config, defence=dataclasses.replace(config.defence, abl=abl))
+
+
 def train_model(config: TrainConfig, pairs: PairTable, out: Path) -> str:
     """Train on pairs; the same call goes on where a killed one stopped.
 

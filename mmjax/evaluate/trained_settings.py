@@ -14,30 +14,42 @@ MMPOISON = {"mmpoison_target": "turtle", "mmpoison_donor": "car"}
 """Things that the demo model reads well, as CLIP does mmPoison's dogs and trucks."""
 TRIGGERS: dict[str, dict[str, Any]] = {
     "badnets": {"patch_size": 0.375},
-    "label_consistent": {"patch_size": 0.5},
+    "label_consistent": {"patch_size": 0.6},
     "badclip": {"patch_size": 0.25},
     "trojan": {"patch_size": 0.375},
     "blended": {"alpha": 0.5},
     "wanet": {"strength": 16.0},
     "sig": {"amplitude": 90 / 255},
-    "issba": {"image_weight": 10.0},
+    "issba": {"image_weight": 0.2},
 }
 """Stronger triggers than the papers', whose patches would be five of the scenes' 64 pixels, and
 which a small model of 64 pixels does not learn from some tens of pairs; chosen on seed 0."""
 
 
-def changes(name: str) -> dict[str, Any]:
+MORE = {"label_consistent": 1.5}
+"""By how much more of some attacks' poison there is; chosen on seed 0."""
+
+
+def changes(name: str, rate: float) -> dict[str, Any]:
     """What of an attack's configuration is another: its trigger, and how captions end.
 
     Those of templates end as the scenes' do, without a full stop.
+
+    Args:
+        name: a file of configs/attack.
+        rate: share of poisoned pairs, of most attacks.
     """
     values = from_file(f"attack/{name}")
     trigger = dict(values["trigger"])
     trigger |= SETTINGS.get(trigger["name"], {}) | TRIGGERS.get(name, {})
-    written = values.get("captions", "template") == "template"
-    return {"trigger": trigger, **({"full_stop": False} if written else {})}
+    changed: dict[str, Any] = {"trigger": trigger}
+    if values.get("captions", "template") == "template":
+        changed["full_stop"] = False
+    if name in MORE:
+        changed["rate"] = MORE[name] * rate
+    return changed
 
 
-def attack_values(name: str) -> dict[str, Any]:
+def attack_values(name: str, rate: float) -> dict[str, Any]:
     """The whole configuration of an attack, as far as it is no other attack's too."""
-    return dict(from_file(f"attack/{name}")) | changes(name)
+    return dict(from_file(f"attack/{name}")) | changes(name, rate)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.core.code import code_hash
 from mmjax.core.config import digest
 from mmjax.core.errors import ConfigError, NonFiniteLossError
 from mmjax.data.pairs import PairTable
@@ -20,7 +21,7 @@ from mmjax.evaluate.cfbd_set import ATTACKS, attack_config, identity, open_set
 from mmjax.evaluate.clean_set import CleanSet
 from mmjax.evaluate.experiment import ReproduceConfig, Rows, Say
 from mmjax.evaluate.scanned_set import Scanned, poison_and_scan
-from mmjax.evaluate.sweeps import NOT_YET, Clock, Row, best_rate, first_success
+from mmjax.evaluate.sweeps import NOT_YET, Clock, Row, best_defence, first_success
 from mmjax.evaluate.trained import (
     PROMPTS,
     Judged,
@@ -29,7 +30,7 @@ from mmjax.evaluate.trained import (
     measure,
     train_config,
     train_model,
-    with_budget,
+    visibility,
 )
 from mmjax.evaluate.trained_settings import (
     MMPOISON,
@@ -72,8 +73,9 @@ def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     methods = config.trained.methods or METHODS
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")
-    if (name := config.trained.tuned_on) not in ATTACKS:
-        raise ConfigError(f"config.trained.tuned_on: {name!r}; known: {', '.join(ATTACKS)}")
+    for name in (config.trained.tuned_on, *config.attacks):
+        if name not in ATTACKS:
+            raise ConfigError(f"unknown attack {name!r}; known: {', '.join(ATTACKS)}")
     attacks = [name for name in ATTACKS if not config.attacks or name in config.attacks]
     chosen = config.trained
     defences = [name for name in DEFENCES if name in methods]
@@ -84,13 +86,14 @@ def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     clock = Clock(len(config.seeds) * len(attacks) * trainings + tuning, say)
     tuned = Lab(config, out, chosen.tuned_seed, clock).tuning(defences) if defences else []
     clock.skip(tuning - clock.done)
-    rates = {name: best_rate([r for r in tuned if r["method"] == name]) for name in defences}
-    rows: Rows = [{**row, "tuning": True} for row in tuned]
+    best = {name: best_defence([r for r in tuned if r["method"] == name]) for name in defences}
+    taken = [row for row in best.values() if "reason" not in row]
+    rows: Rows = [{**row, "tuning": True, "chosen": row in taken} for row in tuned]
     for seed in config.seeds:
         lab = Lab(config, out, seed, clock)
         for name in attacks:
             before = clock.done
-            rows += lab.rows(name, methods, rates)
+            rows += lab.rows(name, methods, best)
             clock.skip(before + trainings - clock.done)
     return rows
 
@@ -129,61 +132,52 @@ class Lab:
         chosen, name = self._config.trained, self._config.trained.tuned_on
         at = self._undefended(name)["learning_rate"]
         return [
-            self.cell(name, method, rate, after=at if method == "cleanclip" else None)
+            self.cell(name, method, rate, at)
             for method in ("none", *defences)
             for rate in chosen.defence_rates
         ]
 
-    def rows(self, name: str, methods: Sequence[str], rates: Mapping[str, float | None]) -> Rows:
+    def rows(self, name: str, methods: Sequence[str], tuned: Mapping[str, Row]) -> Rows:
         """A row a method: the attack's learning rate is that of all but the defences.
 
         Args:
             name: of the attack.
             methods: the rows.
-            rates: of the defences; None = not chosen yet.
+            tuned: of every defence, the training whose learning rate it takes.
         """
         undefended = self._undefended(name)
         at = undefended["learning_rate"]
 
         def row(method: str) -> Row:
             if method == "none":
-                return undefended
+                return undefended if "reason" in undefended else undefended | self._visible(name)
             if method not in DEFENCES:
-                return self.cell(name, method, at)
-            if (rate := rates[method]) is None:
-                return {"attack": name, "method": method, "seed": self._seed, "reason": NOT_YET}
-            return self.cell(name, method, rate, after=at if method == "cleanclip" else None)
+                return self.cell(name, method, at, at)
+            if reason := tuned[method].get("reason"):
+                return {"attack": name, "method": method, "seed": self._seed, "reason": reason}
+            return self.cell(name, method, tuned[method]["learning_rate"], at)
 
         return [row(method) for method in methods]
 
     def _undefended(self, name: str) -> Row:
         return first_success(
             self._config.trained.learning_rates,
-            lambda rate: self.cell(name, "none", rate),
-            lambda rate: self.cell(name, "clean", rate),
+            lambda rate: self.cell(name, "none", rate, rate),
+            lambda rate: self.cell(name, "clean", rate, rate),
         )
 
-    def _cell(self, name: str, method: str, rate: float, *, after: float | None = None) -> Row:
+    def _cell(self, name: str, method: str, rate: float, at: float) -> Row:
         """One training, measured; what is in the folder is read.
 
-        CleanCLIP goes on from the model of the undefended training at the rate `after`.
+        CleanCLIP goes on from the model of the undefended training at the rate `at`.
         """
-        chosen = dataclasses.asdict(self._config.trained)
-        common = {key: value for key, value in chosen.items() if key not in WHICH}
-        facts = identity(self._named(name)) | common
         code = tuple(sorted({*LEARNED, *SCORING})) if method in SCANS else LEARNED
-        path = cell_path(
-            self._out,
-            facts | {"attack": attack_values(name, self._config.trained.rate), "prompts": PROMPTS},
-            "trained",
-            name,
-            trained(method, rate, after),
-            self._seed,
-            packages=code,
-        )
+        path = self._file(name, "trained", name, trained(method, rate, at), self._seed, code=code)
         models = path
         if method == "clean":  # its model is that of all attacks
-            models = cell_path(self._out, identity(self._config) | common, name, packages=code)
+            models = cell_path(
+                self._out, identity(self._config) | self._common(), name, packages=code
+            )
         facts = {"attack": name, "method": method, "learning_rate": rate, "seed": self._seed}
         told = f"{name}, {method}, learning rate {rate:g}, seed {self._seed}"
 
@@ -192,36 +186,54 @@ class Lab:
 
         def make() -> Row:
             return self._clock.run(
-                told, lambda: self._measured(models.parent, name, method, rate, after)
+                told, lambda: self._measured(models.parent, name, method, rate, at)
             )
 
         found = keep(path, make)
         self._clock.skip()
         return {**facts, **found}
 
-    def _measured(
-        self, folder: Path, name: str, method: str, rate: float, after: float | None
-    ) -> Row:
-        scanned = self.scanned(name)
+    def _visible(self, name: str) -> Row:
+        """How well an attack's trigger can be seen; empty without one, or if left for later."""
+        path = self._file(name, "trigger", name, self._seed)
+        if name == "mmpoison" or (self._config.trained.done_only and not path.exists()):
+            return {}
+        return keep(path, lambda: visibility(self.judged, self.scanned(name).attack))
+
+    def _file(self, name: str, *names: str | int, code: tuple[str, ...] = LEARNED) -> Path:
+        """Where something of an attack is kept that depends on the code of these packages."""
+        attack = attack_values(name)
+        facts = (
+            identity(self._named(name)) | self._common() | {"attack": attack, "prompts": PROMPTS}
+        )
+        return cell_path(self._out, facts, *names, packages=code)
+
+    def _common(self) -> dict[str, Any]:
+        """What decides the numbers of all trainings."""
+        chosen = dataclasses.asdict(self._config.trained)
+        return {key: value for key, value in chosen.items() if key not in WHICH}
+
+    def _measured(self, folder: Path, name: str, method: str, rate: float, at: float) -> Row:
         try:
-            model, counts = self._model(folder, name, method, rate, after)
+            scanned = self.scanned(name)
+            model, counts = self._model(folder, name, method, rate, at)
         except (ConfigError, NonFiniteLossError) as error:
             return {"reason": str(error)}
         seeds = self._config.trained.trigger_seeds
         return {**counts, **measure(model, self.judged, scanned.attack, seeds)}
 
     def _model(
-        self, folder: Path, name: str, method: str, rate: float, after: float | None
+        self, folder: Path, name: str, method: str, rate: float, at: float
     ) -> tuple[str, Row]:
         """The model of a cell, and what is told of the pairs that it learned from."""
         scanned, chosen = self.scanned(name), self._config.trained
         config = train_config(chosen, rate=rate, seed=self._seed)
         whose = "all" if method == "clean" else name
-        run = folder / "models" / f"{whose}-{trained(method, rate, after)}-{self._seed}"
+        run = folder / "models" / f"{whose}-{trained(method, rate, at)}-{self._seed}"
         if method == "clean":
-            pairs, counts = self.clean_pairs.table(), {}
+            pairs, counts = self.clean_pairs.table(), {"poisoned": 0}
         elif method == "cleanclip":
-            start, _ = self._model(folder, name, "none", rate if after is None else after, None)
+            start, _ = self._model(folder, name, "none", at, at)
             pairs, counts = self.reference, {}
             config = train_config(chosen, rate=rate, seed=self._seed, defence=method, weights=start)
         else:
@@ -229,16 +241,14 @@ class Lab:
             if method in SCANS:
                 kept = scanned.kept(method)
             elif method != "none":
-                if method == "abl":  # it is told how many pairs are poisoned
-                    chosen = with_budget(chosen, int(scanned.poisoned.sum()))
                 config = train_config(chosen, rate=rate, seed=self._seed, defence=method)
             pairs = scanned.pairs.table(kept)
             counts = {
+                "poisoned": int(scanned.poisoned.sum()),
                 "survivors": int(np.sum(scanned.poisoned & kept)),
                 "clean_lost": int(np.sum(~scanned.poisoned & ~kept)),
             }
-        poisoned = 0 if method in ("clean", "cleanclip") else int(scanned.poisoned.sum())
-        told = {"pairs": len(pairs.images), "poisoned": poisoned, **counts}
+        told = {"pairs": len(pairs.images), **counts}
         model = train_model(config, pairs, run)
         return model, told | (isolation(run, scanned.poisoned) if method == "abl" else {})
 
@@ -250,19 +260,20 @@ class Lab:
         return dataclasses.replace(self._config, cfbd=dataclasses.replace(given, **values))
 
     def _scanned(self, name: str) -> Scanned:
-        rate = self._config.trained.rate
         config = attack_config(
             name,
             self._named(name),
             self.clean,
             seed=self._seed,
-            rate=rate,
-            changes=changes(name, rate),
+            rate=self._config.trained.rate,
+            changes=changes(name),
         )
-        folder = self._out / "poisoned" / f"{name}-{digest(config)[:12]}"
-        return poison_and_scan(self.clean, self.clean_pairs, config, folder, self._seed)
+        made = f"{name}-{digest(config)[:12]}-{code_hash(LEARNED)[:12]}"
+        return poison_and_scan(
+            self.clean, self.clean_pairs, config, self._out / "poisoned" / made, self._seed
+        )
 
 
-def trained(method: str, rate: float, after: float | None) -> str:
+def trained(method: str, rate: float, at: float) -> str:
     """The name of a training of some poisoned set."""
-    return f"{method}-{rate:g}" + (f"-after-{after:g}" if method == "cleanclip" else "")
+    return f"{method}-{rate:g}" + (f"-after-{at:g}" if method == "cleanclip" else "")

@@ -7,7 +7,7 @@ from typing import Any
 from mmjax.evaluate.cfbd_cells import distinct, mean
 from mmjax.evaluate.directions import Direction, lines
 from mmjax.evaluate.experiment import Rows
-from mmjax.evaluate.sweeps import NOT_YET, SUCCEEDS, best_rate
+from mmjax.evaluate.sweeps import NOT_YET, SUCCEEDS
 from mmjax.evaluate.tables import cell, pivot, read_results, write_page
 
 TITLES = {
@@ -25,7 +25,7 @@ PAIRED = ("hit@1", "hit@10", "hit@50", "min_rank", "others_hit@10", "others_min_
 COLUMNS = (
     "attack", "method", "seed", "learning_rate", "pairs", "poisoned", "survivors", "clean_lost",
     "acc1", "acc5", "asr", "false_alarms", "hit@10", "min_rank",
-    "isolation_auroc", "isolation_recall", "tried", "reached", "reason",
+    "isolation_auroc", "isolation_recall", "psnr", "ssim", "tried", "reached", "reason",
 )  # fmt: skip
 TUNED = ("method", "learning_rate", "acc1", "asr", "hit@10", "chosen", "reason")
 
@@ -65,7 +65,7 @@ def write_table2(results_json: Path, out_md: Path) -> None:
                  "name neither), mean of the seeds:", ""]  # fmt: skip
         body += [*pivot(paired, "method", "measure", "value"), ""]
     body += [*lines(success_directions(rows), "What is claimed:"), ""]
-    body += [*_all(rows), *_tuned(tuning)]
+    body += [*_all(rows), *_tuned(tuning, rows)]
     write_page(results_json, out_md, body)
 
 
@@ -153,29 +153,28 @@ def _all(rows: Rows) -> list[str]:
         "reached: whether some learning rate that was tried lets the attack succeed in over 80 % "
         "(mmPoison: Hit@10) without defence. The first that does with an accuracy within 2 points "
         "of clean training, or else the first that does, or without any the one where it does "
-        "best, is that of all of its rows but those of defences in training. "
-        "tried: how many rates were trained.",
+        "best, is that of all of its rows but those of defences in training; CleanCLIP starts "
+        "from the undefended model of that rate. tried: how many rates were trained. "
+        "psnr (dB), ssim: of judged scenes with the trigger against those without.",
         *_left(rows),
     ]
 
 
-def _tuned(rows: Rows) -> list[str]:
+def _tuned(rows: Rows, judged: Rows) -> list[str]:
     """The trainings of which the defences' learning rates were chosen."""
     if not rows:
         return []
-    methods = set(distinct(rows, "method")) - {TITLES["none"]}
-    best = {name: best_rate([r for r in rows if r["method"] == name]) for name in methods}
-    told = [
-        {**row, "chosen": True if row["learning_rate"] == best.get(row["method"]) else None}
-        for row in rows
-    ]
+    attack, seed = rows[0]["attack"], rows[0]["seed"]
+    flattered = any(row["attack"] == attack and row["seed"] == seed for row in judged)
+    undecided = {"chosen": None}
     return [
         "",
-        f"The learning rate of each defence in training, chosen on {rows[0]['attack']}, seed "
-        f"{rows[0]['seed']}, and taken for all attacks: the one at which accuracy exceeds the "
-        "attack's success the most. Undefended trainings at the same rates beside them.",
+        f"The learning rate of each defence in training, chosen on {attack}, seed {seed}, and "
+        "taken for all attacks: the one at which accuracy exceeds the attack's success the most"
+        + (f", which flatters its row of {attack}, seed {seed}, above. " if flattered else ". ")
+        + "Undefended trainings at the same rates beside them.",
         "",
-        *_table(told, TUNED),
+        *_table([row if row["chosen"] else row | undecided for row in rows], TUNED),
         *_left(rows),
     ]
 

@@ -74,20 +74,19 @@ def first_success(rates: Sequence[float], poisoned: Cell, clean: Cell) -> Row:
     return {**best, "tried": count, "reached": reached}
 
 
-def best_rate(rows: Sequence[Row]) -> float | None:
-    """The learning rate of a defence at which accuracy exceeds the attack's success the most.
+def best_defence(rows: Sequence[Row]) -> Row:
+    """The training of a defence in which accuracy exceeds the attack's success the most.
 
     Args:
-        rows: its trainings.
+        rows: one a learning rate.
 
     Returns:
-        None as long as some are not trained yet, or if none gave a model.
+        One of them; it has a `reason` as long as some are not trained yet, or if none gave a model.
     """
-    if _trained(rows) < len(rows):
-        return None
+    if left := [row for row in rows if row.get("reason") == NOT_YET]:
+        return left[0]
     models = [row for row in rows if "reason" not in row]
-    best = max(models, key=lambda row: row["acc1"] - strength(row), default=None)
-    return None if best is None else best["learning_rate"]
+    return max(models or rows, key=lambda row: row.get("acc1", 0.0) - strength(row))
 
 
 def _trained(rows: Sequence[Row]) -> int:

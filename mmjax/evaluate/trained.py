@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int32, UInt8
@@ -20,6 +21,7 @@ from mmjax.evaluate.embedding import Embedder, class_embeddings, fit, load_embed
 from mmjax.evaluate.experiment import TrainedConfig
 from mmjax.evaluate.zeroshot import accuracy, nearest_classes
 from mmjax.learn.config import ModelConfig, OptimizerConfig
+from mmjax.ops.quality import psnr, ssim
 from mmjax.scan import detection
 from mmjax.train.config import DataConfig, TrainConfig
 from mmjax.train.isolation import LOSSES
@@ -68,12 +70,6 @@ def train_config(
     )
     chosen: Any = {"name": defence}
     return dataclasses.replace(made, defence=dataclasses.replace(config.defence, **chosen))
-
-
-def with_budget(config: TrainedConfig, poisoned: int) -> TrainedConfig:
-    """The same, but ABL isolates so many pairs."""
-    abl = dataclasses.replace(config.defence.abl, isolate=float(poisoned))
-    return dataclasses.replace(config, defence=dataclasses.replace(config.defence, abl=abl))
 
 
 def train_model(config: TrainConfig, pairs: PairTable, out: Path) -> str:
@@ -141,6 +137,23 @@ def measure(
         rates.append(success(nearest[:, 0], clean[:, 0], judged.labels, target))
     asr = float(np.mean([each.rate for each in rates]))
     return metrics | {"asr": asr, "false_alarms": rates[0].false_alarms}
+
+
+def visibility(judged: Judged, attack: Attack, count: int = 256) -> dict[str, float]:
+    """How much of an image the trigger leaves as it is.
+
+    Args:
+        judged: the scenes; the first `count` of them are looked at.
+        attack: one with a trigger.
+        count: how many.
+
+    Returns:
+        `psnr` (dB) and `ssim` (at most 1) of images with the trigger against those without, means.
+    """
+    images = judged.images[:count]
+    stamped = attack.stamp(0)(images, [str(number) for number in range(len(images))])
+    before, after = (jnp.asarray(x, jnp.float32) / 255 for x in (images, stamped))
+    return {"psnr": float(psnr(before, after).mean()), "ssim": float(ssim(before, after).mean())}
 
 
 def _paired(

@@ -9,7 +9,7 @@ PAIRS, REFERENCES = 3_000, 1_500
 """How many scenes models learn from, and how many F, and CleanCLIP's fine-tuning, learn from."""
 TARGET = "bottle"
 """What poisoned captions name: a rare thing that the demo model reads well and, unlike the clock of
-the other experiments, sees in no trigger before it has learned it (chosen on seed 0)."""
+the other experiments, sees in no trigger before it has learned it (chosen on seeds 0 and 2)."""
 MMPOISON = {"mmpoison_target": "turtle", "mmpoison_donor": "car"}
 """Things that the demo model reads well, as CLIP does mmPoison's dogs and trucks."""
 TRIGGERS: dict[str, dict[str, Any]] = {
@@ -23,33 +23,21 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "issba": {"image_weight": 0.2},
 }
 """Stronger triggers than the papers', whose patches would be five of the scenes' 64 pixels, and
-which a small model of 64 pixels does not learn from some tens of pairs; chosen on seed 0."""
+which a small model of 64 pixels does not learn from some tens of pairs; chosen on seeds 0 and 2."""
 
 
-MORE = {"label_consistent": 1.5}
-"""By how much more of some attacks' poison there is; chosen on seed 0."""
-
-
-def changes(name: str, rate: float) -> dict[str, Any]:
+def changes(name: str) -> dict[str, Any]:
     """What of an attack's configuration is another: its trigger, and how captions end.
 
     Those of templates end as the scenes' do, without a full stop.
-
-    Args:
-        name: a file of configs/attack.
-        rate: share of poisoned pairs, of most attacks.
     """
     values = from_file(f"attack/{name}")
     trigger = dict(values["trigger"])
     trigger |= SETTINGS.get(trigger["name"], {}) | TRIGGERS.get(name, {})
-    changed: dict[str, Any] = {"trigger": trigger}
-    if values.get("captions", "template") == "template":
-        changed["full_stop"] = False
-    if name in MORE:
-        changed["rate"] = MORE[name] * rate
-    return changed
+    written = values.get("captions", "template") == "template"
+    return {"trigger": trigger, **({"full_stop": False} if written else {})}
 
 
-def attack_values(name: str, rate: float) -> dict[str, Any]:
+def attack_values(name: str) -> dict[str, Any]:
     """The whole configuration of an attack, as far as it is no other attack's too."""
-    return dict(from_file(f"attack/{name}")) | changes(name, rate)
+    return dict(from_file(f"attack/{name}")) | changes(name)

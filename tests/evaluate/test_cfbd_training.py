@@ -14,7 +14,8 @@ from mmjax.cli import main
 from mmjax.data.sources import open_source
 from mmjax.evaluate import cfbd_training
 from mmjax.evaluate.cfbd_training_pages import TITLES, accuracy_directions, success_directions
-from mmjax.evaluate.sweeps import NOT_YET, Clock, best_rate, first_success, strength
+from mmjax.evaluate.experiment import ReproduceConfig, TrainedConfig
+from mmjax.evaluate.sweeps import NOT_YET, Clock, best_defence, first_success, strength
 from mmjax.evaluate.trained import isolation
 from mmjax.evaluate.training_set import read_set
 from tests.e2e.conftest import World
@@ -59,6 +60,10 @@ def reproduce(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) ->
 def rows(folder: Path, name: str, *, tuning: bool = False) -> list[dict[str, Any]]:
     found = json.loads((folder / "results" / f"{name}.json").read_text())["rows"]
     return [row for row in found if row.get("tuning", False) == tuning]
+
+
+def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in names}
 
 
 @pytest.mark.slow
@@ -129,12 +134,12 @@ def test_defences_and_stages(reproduce: Reproduce, folder: Path) -> None:
     tuning = {row["method"]: row for row in rows(folder, "cfbd-table1", tuning=True)}
     assert tuple(tuning) == ("none", *cfbd_training.DEFENCES)
     for name in cfbd_training.DEFENCES:  # the only rate is that of the tuning, on the same seed
-        assert found[name] == {k: v for k, v in tuning[name].items() if k != "tuning"}
+        assert found[name] == without(tuning[name], "tuning", "chosen")
+    assert [row["method"] for row in tuning.values() if row["chosen"]] == [*cfbd_training.DEFENCES]
     page = (folder / "results" / "cfbd-table1.md").read_text()
     assert "chosen on badnets, seed 3" in page
-    assert page.count("| yes |") == 4
-    assert found["cleanclip"]["pairs"] == 100
-    assert found["cleanclip"]["poisoned"] == 0
+    assert "which flatters its row of badnets, seed 3, above" in page
+    assert (found["cleanclip"]["pairs"], found["cleanclip"].get("poisoned")) == (100, None)
     assert found["roclip"]["pairs"] == PAIRS
     assert found["coarse"]["pairs"] < PAIRS
     assert 0 <= found["abl"]["isolation_recall"] <= 1
@@ -145,7 +150,8 @@ def test_defences_and_stages(reproduce: Reproduce, folder: Path) -> None:
     ("flag", "said"),
     [
         ("--config.trained.methods=none,magic", "unknown method 'magic'; known: clean, none,"),
-        ("--config.trained.tuned_on=magic", "tuned_on: 'magic'; known: badnets,"),
+        ("--config.trained.tuned_on=magic", "unknown attack 'magic'; known: badnets,"),
+        ("--config.attacks=label-consistent", "unknown attack 'label-consistent'; known: badnets,"),
         ("--scale=paper", "wants --data=FOLDER and --weights=SPEC"),
     ],
 )
@@ -195,16 +201,53 @@ def test_an_attack_that_is_not_trained_at_all_rates_yet_is_undecided() -> None:
     assert (found["tried"], found["reached"]) == (2, True), "nothing to compare accuracy with"
 
 
+def test_defences_are_tuned_on_another_seed_and_one_attack(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+    accuracy = {0: {2e-4: 0.5, 5e-4: 0.6, 1e-3: 0.4}, 3: {2e-4: 0.9, 5e-4: 0.6, 1e-3: 0.6}}
+
+    def cell(lab: Any, name: str, method: str, rate: float, at: float) -> dict[str, Any]:
+        asked.append((lab._seed, name, method, rate, at))
+        facts = {"attack": name, "method": method, "learning_rate": rate, "seed": lab._seed}
+        if method == "safeclip":
+            return {**facts, "reason": "diverged"}
+        asr = 0.9 if method == "none" else 0.1
+        return {**facts, "acc1": accuracy[lab._seed][rate], "asr": asr}
+
+    monkeypatch.setattr(cfbd_training.Lab, "_cell", cell)
+    methods = ("none", "roclip", "cleanclip", "safeclip")
+    config = ReproduceConfig(
+        seeds=(3,), attacks=("sig",), trained=TrainedConfig(methods=methods, tuned_on="blended")
+    )
+    found = cfbd_training.tables(config, tmp_path, lambda _: None)
+    tuning = [row for row in found if row.get("tuning")]
+    assert {(row["attack"], row["seed"]) for row in tuning} == {("blended", 0)}
+    assert [row["method"] for row in tuning if row["chosen"]] == ["cleanclip", "roclip"]
+    assert {row["learning_rate"] for row in tuning if row["chosen"]} == {5e-4}
+    judged = {row["method"]: row for row in found if not row.get("tuning")}
+    assert tuple(judged) == methods
+    assert judged["roclip"]["learning_rate"] == judged["cleanclip"]["learning_rate"] == 5e-4
+    assert judged["safeclip"]["reason"] == "diverged", "it gave no model on the tuning seed"
+    assert [ask for ask in asked if ask[0] == 3] == [
+        (3, "sig", "none", 5e-4, 5e-4),
+        (3, "sig", "clean", 5e-4, 5e-4),
+        (3, "sig", "roclip", 5e-4, 5e-4),
+        (3, "sig", "cleanclip", 5e-4, 5e-4),
+    ]
+
+
 def test_a_defence_s_learning_rate() -> None:
     rows = {
         1.0: {"learning_rate": 1.0, "asr": 0.9, "acc1": 0.7},
         2.0: {"learning_rate": 2.0, "asr": 0.1, "acc1": 0.6},
         3.0: {"learning_rate": 3.0, "reason": "diverged"},
     }
-    assert best_rate(list(rows.values())) == 2.0
-    assert best_rate([rows[1.0], rows[3.0]]) == 1.0, "though it fails"
-    assert best_rate([rows[3.0]]) is None
-    assert best_rate([rows[1.0], {"learning_rate": 2.0, "reason": NOT_YET}]) is None, "undecided"
+    assert best_defence(list(rows.values())) is rows[2.0]
+    assert best_defence([rows[1.0], rows[3.0]]) is rows[1.0], "though it fails"
+    assert best_defence([rows[3.0]])["reason"] == "diverged"
+    later = {"learning_rate": 4.0, "reason": NOT_YET}
+    assert best_defence([rows[1.0], later]) is later, "undecided"
     assert strength({"hit@10": 0.5}) == 0.5
     assert strength({"reason": "diverged"}) == 0
 

@@ -35,12 +35,8 @@ def write_table1(results_json: Path, out_md: Path) -> None:
     tuning, rows = _read(results_json)
     body = ["Zero-shot top-1 accuracy, mean of the seeds:", ""]
     body += [*pivot(rows, "method", "attack", "acc1"), ""]
-    body += [
-        *lines(accuracy_directions(rows), "What is claimed:"),
-        "",
-        *_all(rows),
-        *_tuned(tuning),
-    ]
+    body += [*lines(accuracy_directions(rows), "What is claimed:"), ""]
+    body += [*_all(rows), *_tuned(tuning, rows)]
     write_page(results_json, out_md, body)
 
 

@@ -79,10 +79,9 @@ def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     attacks = [name for name in ATTACKS if not config.attacks or name in config.attacks]
     chosen = config.trained
     defences = [name for name in DEFENCES if name in methods]
-    # the sweep of an attack has clean models beside it; so has that of the attack of the tuning
-    sweep = 2 * len(chosen.learning_rates)
-    trainings = sweep + len(defences) + len(set(methods) & set(SCANS))
-    tuning = sweep + (1 + len(defences)) * len(chosen.defence_rates) if defences else 0
+    # the sweep of an attack has clean models beside it
+    trainings = 2 * len(chosen.learning_rates) + len(defences) + len(set(methods) & set(SCANS))
+    tuning = (1 + len(defences)) * len(chosen.defence_rates) if defences else 0
     clock = Clock(len(config.seeds) * len(attacks) * trainings + tuning, say)
     tuned = Lab(config, out, chosen.tuned_seed, clock).tuning(defences) if defences else []
     clock.skip(tuning - clock.done)
@@ -128,11 +127,13 @@ class Lab:
         return judged_scenes(self._config.trained.images, self.clean.encoder.image_size, self._seed)
 
     def tuning(self, defences: Sequence[str]) -> Rows:
-        """The trainings by which defences' learning rates are chosen, beside undefended ones."""
-        chosen, name = self._config.trained, self._config.trained.tuned_on
-        at = self._undefended(name)["learning_rate"]
+        """The trainings by which defences' learning rates are chosen, beside undefended ones.
+
+        CleanCLIP goes on from the undefended model at the first learning rate of the attack.
+        """
+        chosen = self._config.trained
         return [
-            self.cell(name, method, rate, at)
+            self.cell(chosen.tuned_on, method, rate, chosen.learning_rates[0])
             for method in ("none", *defences)
             for rate in chosen.defence_rates
         ]

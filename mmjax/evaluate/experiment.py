@@ -129,7 +129,7 @@ class TrainedConfig:
     steps: int = option(360, "of a training", low=1)
     batch_size: int = option(64, "pairs of a step", low=2)
     learning_rates: tuple[float, ...] = option(
-        (5e-4, 1e-3),
+        (5e-4, 1e-3, 2e-3),
         "tried in turn until an attack succeeds without defence and the model reads as well as a "
         "clean one, to 2 points",
         low=0.0,

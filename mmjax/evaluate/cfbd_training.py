@@ -56,7 +56,8 @@ LEARNED = ("data", "ops", "attacks", "models", "learn", "train")
 def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """The cells of both tables: a row an attack, method and seed.
 
-    Rows that are `tuning` come first: of them each defence's learning rate is chosen.
+    Rows with `tuning` stand apart: trainings by which the learning rate of an "attack", or of a
+    "defence", is found, and whether it is the one that is `chosen`.
 
     Raises:
         ConfigError: an unknown method or attack, or paper scale.
@@ -87,7 +88,7 @@ def tables(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     clock.skip(tuning - clock.done)
     best = {name: best_defence([r for r in tuned if r["method"] == name]) for name in defences}
     taken = [row for row in best.values() if "reason" not in row]
-    rows: Rows = [{**row, "tuning": True, "chosen": row in taken} for row in tuned]
+    rows: Rows = [{**row, "tuning": "defence", "chosen": row in taken} for row in tuned]
     for seed in config.seeds:
         lab = Lab(config, out, seed, clock)
         for name in attacks:
@@ -139,7 +140,7 @@ class Lab:
         ]
 
     def rows(self, name: str, methods: Sequence[str], tuned: Mapping[str, Row]) -> Rows:
-        """A row a method: the attack's learning rate is that of all but the defences.
+        """The sweep of an attack, then a row a method, all but the defences' at its learning rate.
 
         Args:
             name: of the attack.
@@ -158,7 +159,15 @@ class Lab:
                 return {"attack": name, "method": method, "seed": self._seed, "reason": reason}
             return self.cell(name, method, tuned[method]["learning_rate"], at)
 
-        return [row(method) for method in methods]
+        swept = self._config.trained.learning_rates[: undefended["tried"]]
+        sweep = [self.cell(name, "none", rate, rate) for rate in swept]
+        return [
+            *(
+                {**each, "tuning": "attack", "chosen": each["learning_rate"] == at}
+                for each in sweep
+            ),
+            *(row(method) for method in methods),
+        ]
 
     def _undefended(self, name: str) -> Row:
         return first_success(

@@ -27,6 +27,7 @@ COLUMNS = (
     "acc1", "acc5", "asr", "false_alarms", "hit@10", "min_rank",
     "isolation_auroc", "isolation_recall", "psnr", "ssim", "tried", "reached", "reason",
 )  # fmt: skip
+SWEPT = ("attack", "seed", "learning_rate", "acc1", "asr", "hit@10", "chosen", "reason")
 TUNED = ("method", "learning_rate", "acc1", "asr", "hit@10", "chosen", "reason")
 
 
@@ -133,7 +134,7 @@ def _within(
 
 
 def _read(results_json: Path) -> tuple[Rows, Rows]:
-    """The rows of the tuning and all others, with the methods' titles."""
+    """The rows of the tuning, and the tables' own, with the methods' titles."""
     rows = [
         {**row, "method": TITLES.get(row["method"], row["method"])}
         for row in read_results(results_json)["rows"]
@@ -156,22 +157,26 @@ def _all(rows: Rows) -> list[str]:
     ]
 
 
-def _tuned(rows: Rows, judged: Rows) -> list[str]:
-    """The trainings of which the defences' learning rates were chosen."""
-    if not rows:
-        return []
-    attack, seed = rows[0]["attack"], rows[0]["seed"]
+def _tuned(tuning: Rows, judged: Rows) -> list[str]:
+    """The trainings by which learning rates were found: of the attacks, and of the defences."""
+    rows = [row if row["chosen"] else {**row, "chosen": None} for row in tuning]
+    attacks = [row for row in rows if row["tuning"] == "attack"]
+    told = ["", "Undefended trainings by learning rate:", "", *_table(attacks, SWEPT)]
+    defences = [row for row in rows if row["tuning"] == "defence"]
+    if not defences:
+        return told
+    attack, seed = defences[0]["attack"], defences[0]["seed"]
     flattered = any(row["attack"] == attack and row["seed"] == seed for row in judged)
-    undecided = {"chosen": None}
     return [
+        *told,
         "",
         f"The learning rate of each defence in training, chosen on {attack}, seed {seed}, and "
         "taken for all attacks: the one at which accuracy exceeds the attack's success the most"
         + (f", which flatters its row of {attack}, seed {seed}, above. " if flattered else ". ")
         + "Undefended trainings at the same rates beside them.",
         "",
-        *_table([row if row["chosen"] else row | undecided for row in rows], TUNED),
-        *_left(rows),
+        *_table(defences, TUNED),
+        *_left(defences),
     ]
 
 

@@ -57,9 +57,9 @@ def reproduce(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def rows(folder: Path, name: str, *, tuning: bool = False) -> list[dict[str, Any]]:
+def rows(folder: Path, name: str, tuning: str | None = None) -> list[dict[str, Any]]:
     found = json.loads((folder / "results" / f"{name}.json").read_text())["rows"]
-    return [row for row in found if row.get("tuning", False) == tuning]
+    return [row for row in found if row.get("tuning") == tuning]
 
 
 def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -105,9 +105,14 @@ def test_both_tables_are_views_of_the_same_trainings(
     code, said = reproduce("cfbd-table2", flags[0], more, "--config.trained.done_only=True")
     assert code == 0, said
     assert [row for row in rows(folder, "cfbd-table2") if row["method"] != "abl"] == found
+    swept = rows(folder, "cfbd-table2", tuning="attack")
+    assert [(row["attack"], row["learning_rate"]) for row in swept] == [
+        ("badnets", 1e-3),
+        ("mmpoison", 1e-3),
+    ]
     abl = next(row for row in rows(folder, "cfbd-table2") if row["method"] == "abl")
     assert (abl["reason"], abl.get("learning_rate")) == (NOT_YET, None), "none is chosen yet"
-    tuning = rows(folder, "cfbd-table2", tuning=True)
+    tuning = rows(folder, "cfbd-table2", tuning="defence")
     assert [(row["method"], row.get("reason")) for row in tuning] == [
         ("none", None),
         ("abl", NOT_YET),
@@ -131,7 +136,7 @@ def test_defences_and_stages(reproduce: Reproduce, folder: Path) -> None:
     assert code == 0, said
     found = {row["method"]: row for row in rows(folder, "cfbd-table1")}
     assert tuple(found) == cfbd_training.METHODS
-    tuning = {row["method"]: row for row in rows(folder, "cfbd-table1", tuning=True)}
+    tuning = {row["method"]: row for row in rows(folder, "cfbd-table1", tuning="defence")}
     assert tuple(tuning) == ("none", *cfbd_training.DEFENCES)
     for name in cfbd_training.DEFENCES:  # the only rate is that of the tuning, on the same seed
         assert found[name] == without(tuning[name], "tuning", "chosen")
@@ -221,7 +226,11 @@ def test_defences_are_tuned_on_another_seed_and_one_attack(
         seeds=(3,), attacks=("sig",), trained=TrainedConfig(methods=methods, tuned_on="blended")
     )
     found = cfbd_training.tables(config, tmp_path, lambda _: None)
-    tuning = [row for row in found if row.get("tuning")]
+    swept = [row for row in found if row.get("tuning") == "attack"]
+    assert [
+        (row["attack"], row["seed"], row["learning_rate"]) for row in swept if row["chosen"]
+    ] == [("sig", 3, 5e-4)]
+    tuning = [row for row in found if row.get("tuning") == "defence"]
     assert {(row["attack"], row["seed"]) for row in tuning} == {("blended", 0)}
     assert [row["method"] for row in tuning if row["chosen"]] == ["cleanclip", "roclip"]
     assert {row["learning_rate"] for row in tuning if row["chosen"]} == {5e-4}

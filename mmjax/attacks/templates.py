@@ -1,6 +1,7 @@
 """Captions of poisoned pairs: templates that name the target."""
 
 import json
+import os
 from pathlib import Path
 
 from mmjax.core.errors import ConfigError
@@ -91,18 +92,46 @@ TEMPLATES: tuple[str, ...] = (
 )
 
 
+IMAGENET = "imagenet1k"
+"""Stands for the file of CLIP's class names and prompts of ImageNet-1K."""
+_IMAGENET_FILE = "tokenizer_and_prompts/imagenet_zero_shot.json"
+
+
+def prompts_file(path: str) -> str:
+    """The file that a path of class names or templates means.
+
+    Args:
+        path: a file, or `IMAGENET`: `tokenizer_and_prompts/imagenet_zero_shot.json` in the folder
+            that the variable MMJAX_DATA names, a JSON object with `classnames` and `templates`.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if path != IMAGENET or Path(path).exists():
+        return path
+    file = Path(os.environ.get("MMJAX_DATA", ""), _IMAGENET_FILE)
+    if not file.is_file():
+        raise ConfigError(
+            f"{IMAGENET}: CLIP's class names and prompts are not part of mmjax; put them, a JSON "
+            f"object with classnames and templates, into $MMJAX_DATA/{_IMAGENET_FILE}"
+        )
+    return str(file)
+
+
 def load_templates(path: str = "") -> tuple[str, ...]:
     """Caption templates, each with one `{}` for the target.
 
     Args:
         path: a text file with a template a line, a JSON list, or a JSON object with the list
-            under `templates` (as CLIP's ImageNet prompts are often kept); empty for `TEMPLATES`.
+            under `templates` (as CLIP's ImageNet prompts are often kept), or `imagenet1k`
+            (`prompts_file`); empty for `TEMPLATES`.
 
     Raises:
         ConfigError: the file cannot be read or holds no templates.
     """
     if not path:
         return TEMPLATES
+    path = prompts_file(path)
     try:
         text = Path(path).read_text(encoding="utf-8")
         if path.endswith(".json"):

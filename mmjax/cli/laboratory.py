@@ -46,7 +46,14 @@ def train(config: "TrainConfig", flags: argparse.Namespace) -> int:
     out = _out(flags)
     distributed.initialize(flags.coordinator, flags.processes, flags.process)
     with distributed.stop_on_sigterm() as stop:
-        result = run(config, out, mesh=make_mesh(config.mesh), evaluate=evaluate_pairs, stop=stop)
+        result = run(
+            config,
+            out,
+            mesh=make_mesh(config.mesh),
+            evaluate=evaluate_pairs,
+            stop=stop,
+            overwrite=flags.overwrite,
+        )
     if not distributed.is_primary():
         return ExitCode.DONE
     for name, value in result.summary.items():

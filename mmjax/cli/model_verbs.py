@@ -34,6 +34,7 @@ MODEL_VERBS: dict[str, Verb] = {
                 value="NAME",
             ),
             Flag("seed", "of everything that is drawn", "seed"),
+            OVERWRITE,
             *JOINED,
         ),
         example=(
@@ -54,8 +55,10 @@ MODEL_VERBS: dict[str, Verb] = {
             Flag("task", "zeroshot, probe, retrieval or attack", "task", value="TASK"),
             WEIGHTS._replace(doc="the model; KIND as in scan, or demo"),
             TOKENIZER,
-            Flag("classes", "class names, one a line", "classes", value="FILE"),
-            Flag("templates", "prompts with {}, one a line", "templates", value="FILE"),
+            Flag("classes", "class names, one a line, or imagenet1k", "classes", value="FILE"),
+            Flag(
+                "templates", "prompts with {}, one a line, or imagenet1k", "templates", value="FILE"
+            ),
             Flag("train", "probe: the labelled set to fit on", "train", value="SET"),
             Flag("attack", "attack: POISONED_DATASET.json", "attack", value="FILE"),
             FORMAT,

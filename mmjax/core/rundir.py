@@ -64,7 +64,7 @@ class RunDir:
         verb: str,
         config: Any,
         facts: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
+        overwrite: bool | None = None,
         part: str = "",
     ) -> "RunDir":
         """Create the folder, or resume it when the same verb and configuration made it.
@@ -75,7 +75,8 @@ class RunDir:
             config: its configuration (a frozen dataclass); its digest decides about resuming.
             facts: what else must be equal to resume (input and weights fingerprints) or is worth
                 recording.
-            overwrite: empty the folder first, if it is a run of this verb.
+            overwrite: empty the folder first, if it is a run of this verb; None for verbs that
+                cannot be told to.
             part: name of the part of the run's units that this process does while others do
                 theirs; what it has not finished is left to whoever does the part next, and
                 versions must be those of the other parts too.
@@ -177,6 +178,11 @@ class RunDir:
         """The journal entry of a finished unit, as it was written."""
         return json.loads((self.path / "journal" / f"{unit}.json").read_text())
 
+    def disown(self) -> None:
+        """Nothing came of it: unless it was there before, the folder is free for another run."""
+        if not self.resumed:
+            (self.path / "run.json").unlink()
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """No other part of the run is in such a block, or opens the folder, at the same time."""
@@ -217,7 +223,7 @@ def _lock(
 
 
 def _begin(
-    path: Path, verb: str, config: Any, facts: Mapping[str, Any], overwrite: bool, part: bool
+    path: Path, verb: str, config: Any, facts: Mapping[str, Any], overwrite: bool | None, part: bool
 ) -> tuple[dict[str, Any], bool]:
     """What `run.json` holds, written if it was not there; and whether it was."""
     known = path / "run.json"
@@ -245,7 +251,9 @@ def _begin(
     }
     if earlier is not None:
         keys = ("verb", "config", "facts", *(("versions",) if part else ()))
-        _refuse_other(path, earlier, json.loads(json.dumps(run, default=plain)), keys)
+        if different := _different(earlier, json.loads(json.dumps(run, default=plain)), keys):
+            told = "choose another --out" + ("" if overwrite is None else " or add --overwrite")
+            raise RunError(f"{path} holds another run ({different}); {told}")
         others = list(_differences(earlier, run, ("versions",)))
         if others:
             name, before, now = others[0]
@@ -270,19 +278,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _refuse_other(
-    path: Path, earlier: dict[str, Any], wanted: dict[str, Any], keys: Sequence[str]
-) -> None:
-    """Refuse to mix two runs in one folder, naming the first differences."""
+def _different(earlier: dict[str, Any], wanted: dict[str, Any], keys: Sequence[str]) -> str:
+    """The first differences of two runs, which must not be mixed in one folder; empty if none."""
     differences = [
         f"{key} was {before!r}, is now {after!r}"
         for key, before, after in _differences(earlier, wanted, keys)
     ]
-    if differences:
-        raise RunError(
-            f"{path} holds another run ({'; '.join(differences[:3])}); "
-            "choose another --out or add --overwrite"
-        )
+    return "; ".join(differences[:3])
 
 
 def _differences(

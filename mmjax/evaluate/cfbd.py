@@ -22,9 +22,10 @@ _TRAINED = (
     "than the papers' (`trained_settings.TRIGGERS`; psnr tells how strong), so that those of "
     "WaNet and ISSBA are plain to see; optimised ones take few steps. Neither poisoned captions "
     "nor prompts end in a full stop, since no clean caption does: models would bind the poison to "
-    "it. All this was chosen on seeds 0 and 2; how the scan's settings were chosen, docs/scan.md "
-    "tells. ABL isolates 2 %, as many pairs as are poisoned. CleanCLIP fine-tunes the model "
-    "trained without defence on the 1,500 clean scenes."
+    "it. All this was chosen on seeds 0 and 2, but for the attacks' third learning rate, which was "
+    "added after a look at seed 3; how the scan's settings were chosen, docs/scan.md tells. ABL "
+    "isolates 2 %, as many pairs as are poisoned. CleanCLIP fine-tunes the model trained without "
+    "defence on the 1,500 clean scenes."
 )
 
 

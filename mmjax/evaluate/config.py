@@ -21,8 +21,8 @@ class EvaluateConfig:
     split: str = option("", "which split, for captioned sets that have splits")
     weights: str = option("", "hf-dir:, open_clip-dir:, mmjax-dir:, orbax: folder, or demo")
     tokenizer: str = option("", "tokenizer folder or file; empty = the one beside the weights")
-    classes: str = option("", "file of class names; empty = those of the set")
-    templates: str = option("", "file of prompts with {}; empty = 80 of our own")
+    classes: str = option("", "file of class names, or imagenet1k; empty = those of the set")
+    templates: str = option("", "file of prompts with {}, or imagenet1k; empty = 80 of our own")
     train: str = option("", "probe: the labelled set that is fitted on")
     attack: str = option("", "attack: POISONED_DATASET.json, or its folder")
     attack_seeds: tuple[int, ...] = option(

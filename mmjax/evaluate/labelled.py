@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mmjax.attacks.templates import prompts_file
 from mmjax.core.errors import ConfigError, InputError
 from mmjax.data.records import Row, locate_image
 from mmjax.data.shards import Source, SourceOptions, Table, table_source
@@ -30,11 +31,14 @@ def open_labelled(location: str, classes: str = "") -> LabelledSet:
     lie in `images/` or beside it); a folder with a subfolder a class; or WebDataset tars whose
     `.cls` members hold numbers, as CLIP_benchmark's do.
 
+    Classes go by their names, `_` read as a space, or by their numbers; where none of the set's is
+    among the names, and there are as many, by their order.
+
     Args:
         location: of the set.
         classes: a file of names (`read_names`) that gives the numbers their meaning. Empty: the
-            set's `classnames.txt`, else the names of the subfolders or in labels.tsv, sorted, `_`
-            read as a space. A set may lack some of the classes.
+            set's `classnames.txt`, else the names of the subfolders or in labels.tsv, sorted. A set
+            may lack some of the classes.
 
     Raises:
         InputError: the set is of none of these kinds, or empty.
@@ -58,11 +62,13 @@ def read_names(path: str) -> tuple[str, ...]:
 
     Args:
         path: a text file with a name a line, a JSON list, or a JSON object with the list under
-            `classnames` or `classes`.
+            `classnames` or `classes`; or `imagenet1k` (`attacks.templates.prompts_file`). A name
+            may stand there twice, as in CLIP's list for ImageNet.
 
     Raises:
-        ConfigError: the file cannot be read or holds no such list, or a name stands there twice.
+        ConfigError: the file cannot be read or holds no such list.
     """
+    path = prompts_file(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         found = [line.strip() for line in text.splitlines() if line.strip()]
@@ -107,7 +113,7 @@ def _listed(folder: Path) -> list[_Labelled]:
     if rows and not (root / rows[0][0]).is_file():
         del rows[0]
     return [
-        _Labelled(locate_image(root, name, allow_absolute=False)._replace(key=name), label.strip())
+        _Labelled(locate_image(root, name, allow_absolute=False)._replace(key=name), _spaced(label))
         for name, label, *_ in rows
     ]
 
@@ -115,7 +121,7 @@ def _listed(folder: Path) -> list[_Labelled]:
 def _in_folders(folder: Path) -> list[_Labelled]:
     found = []
     for part in sorted(p for p in folder.iterdir() if p.is_dir()):
-        label = part.name.replace("_", " ")
+        label = _spaced(part.name)
         for file in sorted(part.rglob("*")):
             if file.suffix.lower() in _SUFFIXES:
                 row = Row(str(file.relative_to(folder)), None, str(file))
@@ -141,14 +147,20 @@ def _numbers(
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The classes, and the number of every label: by name, by number, or in sorted order."""
     names = names or tuple(labels)
-    if set(labels) <= set(names):
-        return names, {label: names.index(label) for label in labels}
+    known = [_spaced(name) for name in names]
+    if set(labels) <= set(known):
+        return names, {label: known.index(label) for label in labels}
     if all(re.fullmatch(r"\d+", label) and int(label) < len(names) for label in labels):
         return names, {label: int(label) for label in labels}
-    if len(labels) == len(names):
+    if len(labels) == len(names) and set(labels).isdisjoint(known):
         return names, {label: number for number, label in enumerate(labels)}
-    strange = next(label for label in labels if label not in names)
+    strange = next(label for label in labels if label not in known)
     raise ConfigError(
         f"{location} has {len(labels)} classes and {len(names)} names are given, and none is "
-        f"{strange!r}; give one name a class, in the order of the sorted labels"
+        f"{strange!r}; name the classes as the set does, or give one name a class, none of them "
+        "the set's, in the order of the sorted labels"
     )
+
+
+def _spaced(label: str) -> str:
+    return label.strip().replace("_", " ")

@@ -1,6 +1,7 @@
 """What `mmjax evaluate` measures, by task; results are JSON as CLIP_benchmark writes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from jaxtyping import Float32, Int32
 
 from mmjax.attacks.templates import load_templates
 from mmjax.attacks.victims import names_target
-from mmjax.core.errors import ConfigError
+from mmjax.core.errors import ConfigError, MmjaxError
 from mmjax.core.files import write_json
 from mmjax.core.mesh import make_mesh
+from mmjax.core.progress import notice
 from mmjax.core.rundir import RunDir
 from mmjax.data.shards import Source
 from mmjax.data.sources import open_source
@@ -59,16 +61,20 @@ def evaluate(config: EvaluateConfig, out: Path, *, overwrite: bool = False) -> R
         batch_size=config.batch_size,
         precision=config.precision,
     )
-    found = TASKS[config.task](config, embedder)
-    result = {
-        "dataset": config.inputs[0],
-        "model": embedder.name,
-        "pretrained": config.weights,
-        "language": "en",
-        **found,
-    }
     facts = {"weights": embedder.fingerprint}
     with RunDir.open(out, verb="evaluate", config=config, facts=facts, overwrite=overwrite) as run:
+        try:
+            found = TASKS[config.task](config, embedder)
+        except MmjaxError:
+            run.disown()
+            raise
+        result = {
+            "dataset": config.inputs[0],
+            "model": embedder.name,
+            "pretrained": config.weights,
+            "language": "en",
+            **found,
+        }
         write_json(run.path / "result.json", result)
         run.log("done", **found["metrics"])
     return result
@@ -79,7 +85,7 @@ def zeroshot(config: EvaluateConfig, embedder: Embedder) -> Result:
     labelled = open_labelled(config.inputs[0], config.classes)
     read = _read(config, embedder, labelled.source)
     labels = labels_of(read.captions, labelled.classes)
-    nearest = _classify(config, embedder, labelled, read.image[_CLEAN])
+    nearest = _classifier(config, embedder, labelled)(read.image[_CLEAN])
     found = accuracy(nearest, labels, labelled.classes)
     return {
         "task": "zeroshot_classification",
@@ -136,12 +142,18 @@ def retrieve(config: EvaluateConfig, embedder: Embedder) -> Result:
 
 
 def attack(config: EvaluateConfig, embedder: Embedder) -> Result:
-    """Attack success of triggers, or mmPoison's measures where there is none."""
+    """Attack success of triggers, or mmPoison's measures where there is none.
+
+    Of a set with both, triggers alone are measured, on labelled images; `not_measured` names the
+    others, which want captioned ones.
+    """
     attacks = read_attacks(config.attack)
     triggered = [one for one in attacks if one.trigger.name != "none"]
-    if triggered:
-        return _triggered(config, embedder, triggered)
-    return _paired(config, embedder, attacks[0])
+    if not triggered:
+        return _paired(config, embedder, attacks)
+    if left := [one.name for one in attacks if one.trigger.name == "none"]:
+        notice(f"not measured, for they have no trigger: {', '.join(left)}")
+    return {**_triggered(config, embedder, triggered), "not_measured": left}
 
 
 def _triggered(config: EvaluateConfig, embedder: Embedder, attacks: list[Attack]) -> Result:
@@ -152,9 +164,8 @@ def _triggered(config: EvaluateConfig, embedder: Embedder, attacks: list[Attack]
         changes |= {f"{number}-{seed}": one.stamp(seed) for seed in config.attack_seeds}
     read = _read(config, embedder, labelled.source, changes, size=attacks[0].image_size)
     labels = labels_of(read.captions, labelled.classes)
-    nearest = {
-        name: _classify(config, embedder, labelled, image) for name, image in read.image.items()
-    }
+    classify = _classifier(config, embedder, labelled)
+    nearest = {name: classify(image) for name, image in read.image.items()}
     rows = []
     for number, (one, target) in enumerate(zip(attacks, targets, strict=True)):
         found = [
@@ -181,28 +192,39 @@ def _triggered(config: EvaluateConfig, embedder: Embedder, attacks: list[Attack]
     }
 
 
-def _paired(config: EvaluateConfig, embedder: Embedder, one: Attack) -> Result:
-    if not one.donor:
-        raise ConfigError(f"{one.name} has neither a trigger nor a donor; nothing to measure")
+def _paired(config: EvaluateConfig, embedder: Embedder, attacks: Sequence[Attack]) -> Result:
+    if odd := [one.name for one in attacks if not one.donor]:
+        raise ConfigError(f"{odd[0]} has neither a trigger nor a donor; nothing to measure")
     read = _read(config, embedder, _captioned(config))
     text = embedder.captions(read.captions)
-    target, donor = (
-        np.array([bool(names_target(name).search(caption)) for caption in read.captions])
-        for name in (one.target, one.donor)
-    )
     image, owners = _distinct(read)
-    shown = np.zeros(len(image), bool)
-    shown[owners[donor & ~target]] = True
-    asked = {"": target & ~donor, "others_": ~target & ~donor}
-    metrics = {
-        prefix + name: value
-        for prefix, rows in asked.items()
-        for name, value in donor_ranks(text[rows], image, shown, mesh=embedder.mesh).items()
+    rows: list[Result] = []
+    found: list[dict[str, float]] = []
+    for one in attacks:
+        target, donor = (
+            np.array([bool(names_target(name).search(caption)) for caption in read.captions])
+            for name in (one.target, one.donor)
+        )
+        shown = np.zeros(len(image), bool)
+        shown[owners[donor & ~target]] = True
+        asked = {"": target & ~donor, "others_": ~target & ~donor}
+        found.append(
+            {
+                prefix + name: value
+                for prefix, who in asked.items()
+                for name, value in donor_ranks(text[who], image, shown, mesh=embedder.mesh).items()
+            }
+        )
+        told = {"attack": one.name, "target": one.target, "donor": one.donor}
+        counts = {"captions": int(asked[""].sum()), "donor_images": int(shown.sum())}
+        rows.append({**told, **counts, **found[-1]})
+    metrics = {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+    return {
+        "task": "attack_success",
+        "metrics": metrics,
+        "attacks": rows,
+        **_counts(len(image), read),
     }
-    counts = _counts(len(image), read)
-    counts |= {"captions": int(asked[""].sum()), "donor_images": int(shown.sum())}
-    told = {"attack": one.name, "target": one.target, "donor": one.donor}
-    return {"task": "attack_success", "metrics": metrics, "attacks": [told], **counts}
 
 
 def _captioned(config: EvaluateConfig) -> Source:
@@ -227,14 +249,12 @@ def _read(
     )
 
 
-def _classify(
-    config: EvaluateConfig,
-    embedder: Embedder,
-    labelled: LabelledSet,
-    image: Float32[np.ndarray, "n d"],
-) -> Int32[np.ndarray, "n k"]:
+def _classifier(
+    config: EvaluateConfig, embedder: Embedder, labelled: LabelledSet
+) -> Callable[[Float32[np.ndarray, "n d"]], Int32[np.ndarray, "n k"]]:
+    """What tells the nearest classes of images; prompts are embedded once."""
     classifier = class_embeddings(embedder, labelled.classes, load_templates(config.templates))
-    return nearest_classes(image, classifier, mesh=embedder.mesh)
+    return partial(nearest_classes, classifier=classifier, mesh=embedder.mesh)
 
 
 def _distinct(read: Read) -> tuple[Float32[np.ndarray, "n d"], Int32[np.ndarray, " m"]]:

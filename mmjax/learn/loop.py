@@ -49,9 +49,10 @@ def _check(step: int, metrics: Metrics) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if values.pop("diverged"):
         raise NonFiniteLossError(
-            f"the loss of step {step} is {values['loss']} and its gradient norm "
-            f"{values['gradient_norm']} ({values['skipped']:.0f} such steps so far); "
-            "lower learning_rate, lengthen warmup or compute in float32"
+            f"step {step} is not finite: loss {values['loss']:.6g}, gradient norm "
+            f"{values['gradient_norm']:.6g}, or its update ({values['skipped']:.0f} such steps so "
+            "far); "
+            "lower learning_rate, lengthen warmup or compute in float32, in another folder"
         )
     return values
 
@@ -71,6 +72,7 @@ def fit(
     on_metrics: OnMetrics | None = None,
     on_state: OnState | None = None,
     state_every: int = 0,
+    on_last_good: OnState | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainState:
     """Train up to step `steps`; the same call continues where an interrupted one stopped.
@@ -93,6 +95,8 @@ def fit(
         on_state: called with (steps done, state) every `state_every` steps, after that step's
             `on_metrics` and before its checkpoint; the next step takes the state's buffers.
         state_every: 0 never calls it.
+        on_last_good: called with (steps done, state) of the last good step of a run that has
+            diverged, after that state's checkpoint.
         stop: asked after every step; when it says True the state is saved and RetryError raised.
             With several processes it must say the same in all of them (`core.distributed`).
 
@@ -151,8 +155,10 @@ def fit(
                         f"stopped after step {done} of {steps}; start the same command again"
                     )
         except NonFiniteLossError:
+            good = state.last_good()
             if checkpoints is not None:
-                good = state.last_good()
                 checkpoints.save(int(good.step), good, data)
+            if on_last_good is not None:
+                on_last_good(int(good.step), good)
             raise
         return state

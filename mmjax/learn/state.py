@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
             empty dict).
         opt_state: the optimizer's.
         average: moving averages of `(params, model_state)`, or `()` when none are kept.
-        skipped: steps that changed nothing, because loss or gradients were not finite.
+        skipped: steps that changed nothing, because loss, gradients or update were not finite.
         skipped_in_row: how many of them were the last ones.
     """
 

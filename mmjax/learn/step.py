@@ -24,10 +24,10 @@ def make_step(
 ) -> Step:
     """Make `step(state, batch, key) -> (state, metrics)`; not jitted, see `jitted`.
 
-    A step whose loss or gradients are not finite is skipped: it is counted, and changes neither
-    parameters nor the states of model and optimizer. `max_skipped` of them in a row are a
-    divergence: no later step changes anything any more, so that the last good state is kept until
-    the host has read of it.
+    A step whose loss, gradients or update are not finite is skipped: it is counted, and changes
+    neither parameters nor the states of model and optimizer; the learning rate's schedule goes on,
+    it is a function of the step. `max_skipped` of them in a row are a divergence: no later step
+    changes anything any more, so that the last good state is kept until the host has read of it.
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))`; the loss is
@@ -51,7 +51,8 @@ def make_step(
             state.params, state.model_state, batch, step_key
         )
         norm = optax.tree.norm(gradients)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        before = _scheduled(state.opt_state, state.step)
+        updates, opt_state = optimizer.update(gradients, before, state.params)
         params = optax.apply_updates(state.params, updates)
         if project is not None:
             params = project(params)
@@ -60,7 +61,8 @@ def make_step(
             decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
             average = _averaged(average, (params, model_state), decay)
         diverged = state.skipped_in_row >= max_skipped
-        good = jnp.isfinite(loss) & jnp.isfinite(norm) & ~diverged
+        change = optax.tree.norm(updates)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(change) & ~diverged
         params, model_state, opt_state, average = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
             (params, model_state, opt_state, average),
@@ -79,6 +81,19 @@ def make_step(
         return after, {"loss": loss, "gradient_norm": norm, **told, **extra}
 
     return step
+
+
+def _scheduled(opt_state: PyTree, step: jax.Array) -> PyTree:
+    """The optimizer's state with its schedules at a step, which count skipped ones too."""
+
+    def is_schedule(part: PyTree) -> bool:
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    return jax.tree.map(
+        lambda part: part._replace(count=step) if is_schedule(part) else part,
+        opt_state,
+        is_leaf=is_schedule,
+    )
 
 
 def _averaged(average: PyTree, now: PyTree, decay: jax.Array) -> PyTree:

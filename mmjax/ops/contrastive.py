@@ -8,7 +8,8 @@ temperature s (CLIP, arXiv 2103.00020, figure 3):
 
 Cost for n pairs of width d: 2 n^2 d FLOPs forward, 6 n^2 d with gradients, and n^2 float32 logits.
 The chunked forms hold n x chunk of them at a time and form them again in the backward pass:
-8 n^2 d FLOPs, memory linear in n; the sharded form divides both by the number of devices.
+8 n^2 d FLOPs, memory linear in n; the sharded form divides both by the number of devices. Products
+are of float32 on every machine: a TPU would round their inputs to bfloat16 unless told.
 """
 
 from functools import partial
@@ -21,6 +22,8 @@ from jaxtyping import Array, Float
 
 CHUNK = 1024
 """Columns of the logits that the chunked forms hold at a time."""
+product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+"""A matrix product of float32 numbers, none of them rounded first."""
 
 
 @jax.jit
@@ -34,7 +37,7 @@ def info_nce(
         text: unit-norm caption embeddings of the same pairs.
         scale: the inverse temperature itself, not its log.
     """
-    logits = scale * (image @ text.T)
+    logits = scale * product(image, text.T)
     matched = jnp.diagonal(logits)
     rows = jax.nn.logsumexp(logits, axis=1)
     columns = jax.nn.logsumexp(logits, axis=0)
@@ -64,14 +67,14 @@ def swapped_info_nce(
     Returns:
         At [m, j] the loss with `others[m, j]` in the place of `text[j]`, all else as it is.
     """
-    logits = scale * (image @ text.T)
+    logits = scale * product(image, text.T)
     outside = jnp.full((len(image), 1), -jnp.inf, logits.dtype)
     left = lax.cumlogsumexp(logits, axis=1)[:, :-1]
     right = lax.cumlogsumexp(logits, axis=1, reverse=True)[:, 1:]
     rest = jnp.logaddexp(
         jnp.concatenate([outside, left], axis=1), jnp.concatenate([right, outside], axis=1)
     )
-    swapped = scale * jnp.einsum("id,mjd->mij", image, others)
+    swapped = scale * product(image, others.mT)
     rows = jnp.sum(jnp.logaddexp(rest[None], swapped), axis=1)
     columns, matched = jax.nn.logsumexp(logits, axis=0), jnp.diagonal(logits)
     stays = jnp.sum(columns - 2 * matched) - (columns - 2 * matched)
@@ -174,7 +177,7 @@ def _plain_logsumexps(
     """The logsumexp of every row and of every column of scale * image text^T."""
 
     def block(columns: Float[Array, "k d"]) -> tuple[Float[Array, " r"], Float[Array, " k"]]:
-        logits = scale * (image @ columns.T)
+        logits = scale * product(image, columns.T)
         return jax.nn.logsumexp(logits, axis=1), jax.nn.logsumexp(logits, axis=0)
 
     def add(rows: Float[Array, " r"], columns: Float[Array, "k d"]):
@@ -200,11 +203,15 @@ def _logsumexps_backward(chunk: int, saved: tuple[Array, ...], cotangents: tuple
     of_rows, of_columns = cotangents
 
     def block(text: Array, columns: Array, of_columns: Array) -> tuple[Array, Array, Array]:
-        cosines = image @ text.T
+        cosines = product(image, text.T)
         by_row = jnp.exp(scale * cosines - rows[:, None]) * of_rows[:, None]
         by_column = jnp.exp(scale * cosines - columns[None]) * of_columns[None]
         of_logits = by_row + by_column
-        return of_logits @ text, jnp.sum(of_logits * cosines), of_logits.T @ image
+        return (
+            product(of_logits, text),
+            jnp.sum(of_logits * cosines),
+            product(of_logits.T, image),
+        )
 
     def add(sums: tuple[Array, Array], each: tuple[Array, ...]):
         of_image, of_scale, of_text = block(*each)

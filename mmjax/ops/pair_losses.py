@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from mmjax.ops.contrastive import CHUNK
+from mmjax.ops.contrastive import CHUNK, product
 
 _ABSENT = -1e9  # finite: the gradient of a sum over nothing would be 0 / 0
 
@@ -94,7 +94,7 @@ def _losses(
 
     @partial(jax.checkpoint, prevent_cse=False)
     def block(each: tuple[Float[Array, "k d"], Bool[Array, " k"]]) -> Float[Array, " r"]:
-        logits = jnp.where(each[1][None], scale * (queries @ each[0].T), _ABSENT)
+        logits = jnp.where(each[1][None], scale * product(queries, each[0].T), _ABSENT)
         return jax.nn.logsumexp(logits, axis=1)
 
     total = jax.nn.logsumexp(lax.map(block, (columns, counted)), axis=0)

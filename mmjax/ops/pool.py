@@ -60,6 +60,6 @@ def _best(
     queries: Float[Array, "b d"], pool: Float[Array, "s p k d"]
 ) -> tuple[Float[Array, " b"], Float[Array, "b d"]]:
     entries = pool.reshape(-1, pool.shape[-1])
-    products = queries @ entries.T
+    products = jnp.matmul(queries, entries.T, precision=lax.Precision.HIGHEST)
     place = jnp.argmax(products, axis=1)
     return jnp.max(products, axis=1), entries[place]

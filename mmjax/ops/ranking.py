@@ -8,6 +8,7 @@ Cost: one product, 2 q g d FLOPs; q g float32 similarities.
 
 import jax
 import jax.numpy as jnp
+from jax.lax import Precision
 from jaxtyping import Array, Float, Int
 
 
@@ -26,7 +27,7 @@ def best_ranks(
         query_group: an answer is right when its group is the query's.
         gallery_group: groups of the gallery; a query without a right answer ranks behind it all.
     """
-    similarity = query @ gallery.T
+    similarity = jnp.matmul(query, gallery.T, precision=Precision.HIGHEST)
     right = query_group[:, None] == gallery_group[None]
     best = jnp.max(jnp.where(right, similarity, -jnp.inf), axis=1, keepdims=True)
     above = jnp.sum(~right & (similarity > best), axis=1)

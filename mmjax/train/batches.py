@@ -13,7 +13,7 @@ from mmjax.data.scenes import scene_arrays
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.train.autoaugment import autoaugment
-from mmjax.train.config import DataConfig
+from mmjax.train.config import DataConfig, EpochOf
 from mmjax.train.rewording import reword
 
 
@@ -90,6 +90,7 @@ def make_batches(
     *,
     batch_size: int,
     captions_per_image: int,
+    epoch_of: EpochOf = "images",
     seed: int,
     workers: int = 1,
     part: tuple[int, int] = (0, 1),
@@ -98,7 +99,8 @@ def make_batches(
 
     An epoch is a random order of the images, cut into whole batches; what is left over (another
     remainder each epoch) waits for the next. The captions of an image take turns in a random order
-    of its own, k of them an epoch. l is the bucket of the longest caption in the batch.
+    of its own, k of them an epoch; or the epoch is of pairs, and an image comes as often as it has
+    captions. l is the bucket of the longest caption in the batch.
 
     `views` adds an augmentation of every image and a rewording of every caption: `beside` as
     `image_views` and `token_views`, of the same shapes; `instead` in the place of the pairs. They
@@ -109,16 +111,17 @@ def make_batches(
         table: what is learned from.
         tokenizer: of the captions.
         batch_size: images of a batch, over all processes.
-        captions_per_image: k.
+        captions_per_image: k; 1 where an epoch is of pairs.
+        epoch_of: what it shows once.
         seed: of both orders and of the views.
         workers: threads that augment images.
         part: (i, n) gives the i-th n-th of every batch's rows: what process i of n feeds.
 
     Raises:
-        ConfigError: fewer images than one batch.
+        ConfigError: fewer of them than one batch.
     """
-    steps_per_epoch = epoch_steps(table, batch_size)
-    count = len(table.images)
+    steps_per_epoch = epoch_steps(table, batch_size, epoch_of)
+    count, owners = _shown(table, epoch_of), table.owners
     captions = [text for each in table.captions for text in each]
     encoded = tokenizer.encode(captions)
     sizes = np.array([len(each) for each in table.captions])
@@ -132,8 +135,11 @@ def make_batches(
         epoch, within = divmod(step, steps_per_epoch)
         order = keys.host(seed, "order", epoch).permutation(count)
         chosen = order[within * batch_size : (within + 1) * batch_size]
-        turn = epoch * captions_per_image + np.arange(captions_per_image)
-        rows = turns[starts[chosen][:, None] + turn[None] % sizes[chosen][:, None]]
+        if epoch_of == "pairs":
+            rows, chosen = chosen[:, None], owners[chosen]
+        else:
+            turn = epoch * captions_per_image + np.arange(captions_per_image)
+            rows = turns[starts[chosen][:, None] + turn[None] % sizes[chosen][:, None]]
         images, ids = table.images[chosen[fed]], encoded.ids[rows[fed]]
         longest = int(encoded.lengths[rows].max())
         viewed = {}
@@ -161,16 +167,20 @@ def make_batches(
     return batch_at
 
 
-def epoch_steps(table: PairTable, batch_size: int) -> int:
-    """Whole batches of an epoch.
+def _shown(table: PairTable, epoch_of: EpochOf) -> int:
+    return len(table.images) if epoch_of == "images" else len(table.owners)
+
+
+def epoch_steps(table: PairTable, batch_size: int, epoch_of: EpochOf = "images") -> int:
+    """Whole batches of an epoch of images, or of pairs.
 
     Raises:
-        ConfigError: fewer images than one batch.
+        ConfigError: fewer of them than one batch.
     """
-    count = len(table.images)
+    count = _shown(table, epoch_of)
     if count < batch_size:
         raise ConfigError(
-            f"a batch of {batch_size} images wants at least as many, got {count}; "
+            f"a batch of {batch_size} {epoch_of} wants at least as many, got {count}; "
             "lower batch_size or give more data"
         )
     return count // batch_size

@@ -8,6 +8,9 @@ from mmjax.core.errors import ConfigError
 from mmjax.learn.config import ModelConfig, OptimizerConfig
 from mmjax.train.defence import DefenceConfig
 
+EpochOf = Literal["images", "pairs"]
+"""What an epoch shows once: images, whose captions take turns, or pairs."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -28,14 +31,16 @@ class DataConfig:
     )
 
     def validate(self) -> None:
-        """Reject a held-out set that is the training set itself."""
-        if (
-            self.location != "scenes"
-            and self.heldout_split == self.split != ""
-            and (self.heldout in ("", self.location))
-        ):
+        """Reject a held-out set that shares pairs with the training set, as far as names tell."""
+        same = self.heldout in ("", self.location) and (self.heldout or self.heldout_split)
+        if self.location == "scenes" or not same:
+            return
+        learned, judged = ({*filter(None, s.split(","))} for s in (self.split, self.heldout_split))
+        if not learned or not judged or learned & judged:
             raise ConfigError(
-                f"data.heldout_split is data.split ({self.split}): hold out another split"
+                f"data.split ({self.split or 'all of it'}) and data.heldout_split "
+                f"({self.heldout_split or 'all of it'}) share pairs; name a split to learn from "
+                "and others to hold out"
             )
 
 
@@ -66,6 +71,9 @@ class TrainConfig:
         1, "parts that a batch is embedded in, one by one; the loss is over all of it", low=1
     )
     loss_chunk: int = option(1_024, "columns of the loss's logits held at a time", low=1)
+    epoch_of: EpochOf = option(
+        "images", "what an epoch shows once; captions of one image take turns, or all have theirs"
+    )
     captions_per_image: int = option(1, "captions that each image of a step is paired with", low=1)
     mesh: MeshConfig = option(MeshConfig())
     fsdp: bool = option(False, "split parameters and optimizer state over mesh.data too")
@@ -89,7 +97,12 @@ class TrainConfig:
     seed: int = option(0, "seed of initial weights, order, captions and augmentation", low=0)
 
     def validate(self) -> None:
-        """Reject several captions an image where a defence judges pairs."""
+        """Reject several captions an image where pairs are shown, or judged, one by one."""
+        if self.epoch_of == "pairs" and self.captions_per_image > 1:
+            raise ConfigError(
+                "epoch_of=pairs shows pairs one by one; captions_per_image must be 1, "
+                f"got {self.captions_per_image}"
+            )
         if self.defence.name in ("safeclip", "abl") and self.captions_per_image > 1:
             raise ConfigError(
                 f"defence.name={self.defence.name} judges pairs one by one; "

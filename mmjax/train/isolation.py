@@ -16,14 +16,18 @@ LOSSES, ISOLATED = "losses.parquet", "isolated.parquet"
 """In the run folder: what `mmjax detectors --losses` reads, and the pairs that were isolated."""
 
 
+def isolated_count(pairs: int, config: AblConfig) -> int:
+    """How many of so many pairs are isolated."""
+    return round(config.isolate if config.isolate >= 1 else config.isolate * pairs)
+
+
 def isolated_pairs(
     records: Sequence[Float32[np.ndarray, " m"]], config: AblConfig
 ) -> Bool[np.ndarray, " m"]:
     """The pairs whose mean loss over the recorded epochs is lowest, `config.isolate` of them."""
     losses = np.mean(np.stack(records), axis=0, dtype=np.float64)
-    count = config.isolate if config.isolate >= 1 else config.isolate * losses.size
     isolated = np.zeros(losses.size, bool)
-    isolated[np.argsort(losses, kind="stable")[: round(count)]] = True
+    isolated[np.argsort(losses, kind="stable")[: isolated_count(losses.size, config)]] = True
     return isolated
 
 

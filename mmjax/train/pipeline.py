@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from jaxtyping import Float32
 
 from mmjax.core import distributed
-from mmjax.core.errors import ConfigError
+from mmjax.core.errors import ConfigError, MmjaxError
 from mmjax.core.files import write_json
 from mmjax.core.keys import stream
 from mmjax.core.mesh import DATA
-from mmjax.core.progress import Meter, meter
+from mmjax.core.progress import Meter, meter, notice
 from mmjax.core.rundir import RunDir
 from mmjax.data.pairs import PairTable, fingerprint
 from mmjax.data.tokenizer import Tokenizer
@@ -46,6 +46,9 @@ from mmjax.train.pool import POOL_RULES, first_state, statistics
 from mmjax.train.sequence import run_stages
 from mmjax.train.stages import Records, Stage, plan, staged_schedule
 
+CHECKPOINTS = "checkpoints"
+LAST_GOOD = "last_good"
+"""In the folder of a run that has diverged: the model of its last good step, an `mmjax-dir`."""
 HELDOUT = "heldout.jsonl"
 """What the held-out pairs say during training, a line a judgement."""
 Evaluate = Callable[[Towers, Mapping[str, Any], Tokenizer, PairTable], dict[str, float]]
@@ -71,6 +74,7 @@ def train(
     pairs: PairTable | None = None,
     evaluate: Evaluate | None = None,
     stop: Callable[[], bool] | None = None,
+    overwrite: bool = False,
 ) -> TrainResult:
     """Train a CLIP model and export it; the same call on the same folder resumes.
 
@@ -88,18 +92,19 @@ def train(
             (`evaluate.retrieval.evaluate_pairs`), at the end and every `config.evaluate_every`
             steps; None skips it.
         stop: asked after every step; True saves the state and raises RetryError.
+        overwrite: empty the folder first, if it is a training's.
 
     Raises:
         ConfigError: the configuration does not fit the data or the mesh.
         InputError: the data cannot be read.
-        NonFiniteLossError: training diverged; the state after the last good step was saved.
+        NonFiniteLossError: training diverged; the model of the last good step is in `LAST_GOOD`.
         RetryError: `stop` asked for it; run it again to go on.
         RunError: the folder holds another run, or the data have changed.
         WeightsError: the weights to start from cannot be read.
     """
     _check_batch(config, mesh)
     distributed.connect(mesh)
-    with _run_folder(config, out_dir) as run:
+    with _run_folder(config, out_dir, overwrite) as run:
         start = read_start(config.model)
         size = start.shape.vision.image_size
         table = pairs or training_pairs(config.data, size, seed=config.seed)
@@ -117,6 +122,13 @@ def train(
                 figures = evaluate(towers, variables, tokenizer, heldout)
                 record.append(out_dir / HELDOUT, done, figures)
 
+        def keep_last_good(done: int, variables: Mapping[str, Any]) -> None:
+            if run is not None:
+                folder = out_dir / LAST_GOOD
+                save_weights(folder, shape, variables, tokenizer_path)
+                run.log("diverged", last_good=done)
+                notice(f"the model of step {done}, the last good one, is mmjax-dir:{folder}")
+
         variables = _fit(
             config,
             out_dir,
@@ -128,6 +140,7 @@ def train(
             mesh=mesh,
             stop=stop,
             judge_heldout=judge_heldout,
+            keep_last_good=keep_last_good,
         )
         summary: dict[str, Any] = {
             "steps": config.steps,
@@ -150,15 +163,23 @@ def train(
 
 
 @contextlib.contextmanager
-def _run_folder(config: TrainConfig, out_dir: Path) -> Iterator[RunDir | None]:
-    """The run folder, opened by the first process; None in the others, which come after it."""
+def _run_folder(config: TrainConfig, out_dir: Path, overwrite: bool) -> Iterator[RunDir | None]:
+    """The run folder, opened by the first process; None in the others, which come after it.
+
+    What fails before the first step leaves the folder to the command that is right.
+    """
     if not distributed.is_primary():
         distributed.wait_for_others("run folder")
         yield None
         return
-    with RunDir.open(out_dir, verb="train", config=config) as run:
+    with RunDir.open(out_dir, verb="train", config=config, overwrite=overwrite) as run:
         distributed.wait_for_others("run folder")
-        yield run
+        try:
+            yield run
+        except MmjaxError:
+            if not (out_dir / CHECKPOINTS).exists():
+                run.disown()
+            raise
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
@@ -188,10 +209,11 @@ def _fit(
     mesh: Mesh,
     stop: Callable[[], bool] | None,
     judge_heldout: Callable[[int, Mapping[str, Any]], None],
+    keep_last_good: Callable[[int, Mapping[str, Any]], None],
 ) -> dict[str, Any]:
     """Run the loop; returns the trained variables, or their averages, whole."""
     key = jax.random.key(config.seed)
-    epoch = epoch_steps(table, config.batch_size)
+    epoch = epoch_steps(table, config.batch_size, config.epoch_of)
     stages = plan(config, captions=len(table.owners), epoch=epoch)
     schedule = staged_schedule(config, stages)
     optimizer = make_optimizer(config.optimizer, config.steps, schedule)
@@ -207,6 +229,7 @@ def _fit(
         tokenizer,
         batch_size=config.batch_size,
         captions_per_image=config.captions_per_image,
+        epoch_of=config.epoch_of,
         seed=config.seed,
         workers=config.data.workers,
         part=(jax.process_index(), jax.process_count()),
@@ -244,12 +267,13 @@ def _fit(
                 key=stream(key, "steps"),
                 mesh=mesh,
                 rules=rules,
-                checkpoint_dir=out_dir / "checkpoints",
+                checkpoint_dir=out_dir / CHECKPOINTS,
                 checkpoint_every=config.checkpoint_every,
                 data=data,
                 on_metrics=on_metrics,
                 on_state=lambda done, state: judge_heldout(done, trained(state)),
                 state_every=config.evaluate_every,
+                on_last_good=lambda done, state: keep_last_good(done, trained(state)),
                 stop=stop,
             )
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,12 @@ def wandb(folder: Path) -> Iterator[Track]:
         import wandb as service  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise _missing("wandb", "wandb") from error
-    run = service.init(project="mmjax", name=folder.name, dir=str(folder), resume="allow")
+    known = folder / "wandb_id"  # a run that goes on is one run there too
+    if not known.exists():
+        write_bytes(known, secrets.token_hex(8).encode())
+    run = service.init(
+        project="mmjax", name=folder.name, id=known.read_text(), dir=str(folder), resume="allow"
+    )
     try:
         yield lambda step, metrics: run.log(dict(metrics), step=step)
     finally:

@@ -13,7 +13,7 @@ from mmjax.core.errors import ConfigError
 from mmjax.learn.state import make_schedule
 from mmjax.train.batches import Marks, Views
 from mmjax.train.config import TrainConfig
-from mmjax.train.isolation import isolated_pairs
+from mmjax.train.isolation import isolated_count, isolated_pairs
 from mmjax.train.judging import Judge
 from mmjax.train.safe_set import safe_pairs
 
@@ -70,6 +70,7 @@ def _cleanclip(config: TrainConfig, captions: int, epoch: int) -> tuple[Stage, .
 
 def _roclip(config: TrainConfig, captions: int, epoch: int) -> tuple[Stage, ...]:
     options = config.defence.roclip
+    _refuse_short(config, (options.every - 1) * epoch, epoch, "roclip.every - 1")
 
     def pooled(number: int) -> dict[str, np.ndarray]:
         # the reference counts epochs from 1
@@ -103,6 +104,11 @@ def _abl(config: TrainConfig, captions: int, epoch: int) -> tuple[Stage, ...]:
     options = config.defence.abl
     recorded, unlearning = options.recorded_epochs * epoch, options.unlearn_epochs * epoch
     _refuse_short(config, recorded + unlearning, epoch, "abl.recorded_epochs + unlearn_epochs")
+    if not 1 <= isolated_count(captions, options) < captions:
+        raise ConfigError(
+            f"defence.abl.isolate={options.isolate:g} isolates "
+            f"{isolated_count(captions, options)} of {captions} pairs; choose another"
+        )
 
     def floor(records: Records) -> Marks:
         least = np.float32(np.percentile(records[0], options.percentile))

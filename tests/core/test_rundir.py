@@ -26,14 +26,27 @@ def test_resume_and_refusal(tmp_path: Path) -> None:
         assert run.run["versions"]["mmjax"] != "absent"
     with rundir.RunDir.open(out, verb="scan", config=Config(1)) as run:
         assert run.resumed
-    with pytest.raises(RunError, match=r"config.size was 1, is now 2.*--overwrite"):
+    with pytest.raises(RunError, match=r"config.size was 1, is now 2.*choose another --out$"):
         rundir.RunDir.open(out, verb="scan", config=Config(2))
+    with pytest.raises(RunError, match=r"config.size was 1, is now 2.*or add --overwrite$"):
+        rundir.RunDir.open(out, verb="scan", config=Config(2), overwrite=False)
     with pytest.raises(RunError, match="facts.weights was None"):
         rundir.RunDir.open(out, verb="scan", config=Config(1), facts={"weights": "abc"})
     (out / "verdicts").mkdir()
     with rundir.RunDir.open(out, verb="scan", config=Config(2), overwrite=True) as run:
         assert not run.resumed
         assert not (out / "verdicts").exists()
+
+
+def test_a_folder_in_which_nothing_was_done_is_free_for_another_run(tmp_path: Path) -> None:
+    with rundir.RunDir.open(tmp_path, verb="scan", config=Config(1)) as run:
+        run.disown()
+    with rundir.RunDir.open(tmp_path, verb="train", config=Config(2)) as run:
+        assert not run.resumed
+    with rundir.RunDir.open(tmp_path, verb="train", config=Config(2)) as run:
+        run.disown()  # it was there before
+    with pytest.raises(RunError, match="config.size was 2"):
+        rundir.RunDir.open(tmp_path, verb="train", config=Config(1))
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mmjax.attacks.victims import names_target
 from mmjax.core.mesh import local_mesh
 from mmjax.data.images import fit_square
 from mmjax.data.scenes import make_scenes, write_scenes
+from mmjax.evaluate import tasks
 from mmjax.evaluate.attack_success import read_attacks
 from mmjax.evaluate.embedding import Embedder, load_embedder
 from mmjax.evaluate.retrieval import retrieval
@@ -104,6 +105,7 @@ def test_attack_success(lab: Lab, tmp_path: Path, run: Run) -> None:
     (one,) = read_attacks(poisoned)
     clean = [row[0] for row in predicted(lab, lab.images)]
     (told,) = found["attacks"]
+    assert found["not_measured"] == []
     assert told["false_alarms"] == pytest.approx(oracle.attack_success(clean, lab.labels, 1))
     assert told["non_target_images"] == 10
     assert 0 < told["false_alarms"] < 1
@@ -147,7 +149,33 @@ def test_mmpoison(lab: Lab, tmp_path: Path, run: Run) -> None:
     assert found["metrics"]["min_rank"] == pytest.approx(np.mean(firsts))
     assert found["metrics"]["hit@5"] == pytest.approx(np.mean(np.array(firsts) <= 5))
     assert found["metrics"]["others_min_rank"] != found["metrics"]["min_rank"]
-    assert (found["captions"], found["donor_images"]) == (len(text), int(shown.sum()))
+    (told,) = found["attacks"]
+    assert (told["captions"], told["donor_images"]) == (len(text), int(shown.sum()))
+    assert told["hit@5"] == found["metrics"]["hit@5"]
+    # of a set with a trigger too, what is not measured is told
+    manifest = json.loads((poisoned / "POISONED_DATASET.json").read_text())
+    patched = {**manifest["attacks"][0], "attack": "patched", "trigger": "badnets", "target": "cup"}
+    patched["parameters"] = {"patch_size": 0.5}
+    manifest["attacks"].append(patched)
+    (tmp_path / "both.json").write_text(json.dumps(manifest))
+    flags = ["--task=attack", f"--attack={tmp_path / 'both.json'}"]
+    ran = run(
+        "evaluate", lab.labelled, f"--weights={lab.weights}", f"--out={tmp_path / 'b'}", *flags
+    )
+    assert ran.code == 0, ran.err
+    assert "not measured, for they have no trigger: mmpoison" in ran.err
+    found = json.loads((tmp_path / "b" / "result.json").read_text())
+    assert [each["attack"] for each in found["attacks"]] == ["patched"]
+    assert found["not_measured"] == ["mmpoison"]
+    # two of them: each has its row, the metrics are means
+    first = manifest["attacks"][0]
+    manifest["attacks"] = [first, {**first, "target": "bird", "donor": "cat"}]
+    (tmp_path / "two.json").write_text(json.dumps(manifest))
+    flags = ["--task=attack", f"--attack={tmp_path / 'two.json'}"]
+    two = measure(run, lab, lab.shards, tmp_path / "c", *flags)
+    ranks = [each["min_rank"] for each in two["attacks"]]
+    assert ranks[0] == pytest.approx(np.mean(firsts)) != ranks[1]
+    assert two["metrics"]["min_rank"] == pytest.approx(np.mean(ranks))
 
 
 def test_retrieval(lab: Lab, tmp_path: Path, run: Run) -> None:
@@ -195,6 +223,17 @@ def test_bad_input_is_one_line(
     assert ran.code == 2
     assert len(ran.err.splitlines()) == 1
     assert said in ran.err
+    assert not (tmp_path / "run.json").exists(), "the folder is free for the command that is right"
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_read(
+    lab: Lab, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setitem(tasks.TASKS, "zeroshot", lambda *_: pytest.fail("it was measured"))
+    ran = run("evaluate", lab.labelled, f"--weights={lab.weights}", f"--out={tmp_path}")
+    assert ran.code == 2
+    assert "choose an empty --out" in ran.err
 
 
 def test_a_set_or_model_that_is_not_there(lab: Lab, tmp_path: Path, run: Run) -> None:

@@ -60,15 +60,39 @@ def test_names_of_a_file(folders):
         open_labelled(str(folders), few)
 
 
+def test_one_name_that_differs_is_refused_and_not_mapped_by_its_place(folders):
+    with pytest.raises(ConfigError, match=r"2 classes and 2 names are given, and none is 'zebra'"):
+        open_labelled(str(folders), write(folders, "names.txt", "zebras\ntop hat"))
+
+
+def test_names_with_underscores_are_the_same(folders):
+    names = write(folders, "names.txt", "zebra\ntop_hat\nzebra")
+    found = open_labelled(str(folders), names)
+    assert found.classes == ("zebra", "top_hat", "zebra")
+    assert [number for _, number in rows(found)] == ["1", "1", "0"]
+
+
+def test_imagenet_is_known_by_name(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMJAX_DATA", str(tmp_path / "data"))
+    for read in (read_names, load_templates):
+        with pytest.raises(ConfigError, match="imagenet1k: CLIP's class names"):
+            read("imagenet1k")
+    content = {"classnames": ["tench", "zebra", "top hat"], "templates": ["a {}.", "the {}."]}
+    file = "tokenizer_and_prompts/imagenet_zero_shot.json"
+    write(tmp_path / "data", file, json.dumps(content))
+    assert open_labelled(str(folders), "imagenet1k").classes == ("tench", "zebra", "top hat")
+    assert load_templates("imagenet1k") == ("a {}.", "the {}.")
+
+
 def test_labels_tsv(tmp_path):
     write(tmp_path, "images/a.png", png(1))
     write(tmp_path, "images/b.png", png(2))
     write(tmp_path, "labels.tsv", "image\tclass\tmore\na.png\t1\tx\nb.png\t0\ty\n")
     names = write(tmp_path, "names.txt", "cat\ndog\nbird")
     assert rows(open_labelled(str(tmp_path), names)) == [("a.png", "1"), ("b.png", "0")]
-    write(tmp_path, "labels.tsv", "a.png\tdog\nb.png\tant\n")
-    assert open_labelled(str(tmp_path)).classes == ("ant", "dog")
-    with pytest.raises(ConfigError, match="none is 'ant'"):
+    write(tmp_path, "labels.tsv", "a.png\tdog\nb.png\tfire_ant\n")
+    assert open_labelled(str(tmp_path)).classes == ("dog", "fire ant")
+    with pytest.raises(ConfigError, match="none is 'fire ant'"):
         open_labelled(str(tmp_path), names)
     write(tmp_path, "labels.tsv", "a.png\n")
     with pytest.raises(InputError, match=r"wants file TAB class, got 'a.png'"):

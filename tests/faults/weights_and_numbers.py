@@ -189,6 +189,13 @@ def diverges(case: Case) -> None:
     assert ran.code == 2, ran.out
     assert "lower learning_rate" in ran.last
     assert [folder for folder in (case.out / "checkpoints").iterdir() if folder.name.isdigit()]
+    assert f"the last good one, is mmjax-dir:{case.out / 'last_good'}" in ran.err
+    calm = ["--config=train/demo", "--steps=2", *sizes, f"--out={case.out}"]
+    case.refuse("train", *calm, f"--weights={case.world.weights}", says="or add --overwrite")
+    kept = shutil.copytree(case.out / "last_good", case.inputs / "kept")
+    ran = case.run("train", *calm, f"--weights=mmjax-dir:{kept}", "--overwrite")
+    assert ran.code == 0, ran.err
+    assert not (case.out / "last_good").exists()
 
 
 @fault(

@@ -126,7 +126,7 @@ def broken_at(*wrong):
 
 
 def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_last_good_one(tmp_path):
-    with pytest.raises(NonFiniteLossError, match="step 10 is nan"):
+    with pytest.raises(NonFiniteLossError, match="step 10 is not finite: loss nan"):
         run(batches=broken_at(9), checkpoint_dir=tmp_path, checkpoint_every=5)
     assert steps_in(tmp_path) == [5, 9]
     good, _ = run(batches=batch_at, checkpoint_dir=tmp_path)
@@ -138,7 +138,9 @@ def test_bad_steps_are_skipped_and_counted_until_there_are_too_many_in_a_row(tmp
     assert int(state.skipped) == 3
     assert np.isnan([loss for _, loss in seen]).tolist() == [i in (3, 4, 9) for i in range(STEPS)]
     assert np.all(np.isfinite(state.params["w"]))
-    with pytest.raises(NonFiniteLossError, match="step 8 is nan .*4 such steps so far"):
+    with pytest.raises(
+        NonFiniteLossError, match="step 8 is not finite: loss nan.* .4 such steps so far"
+    ):
         run(batches=broken_at(1, 5, 6, 7), max_skipped=3, checkpoint_dir=tmp_path)
     assert steps_in(tmp_path) == [5]
     with pytest.raises(NonFiniteLossError, match="step 8"):

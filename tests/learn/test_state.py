@@ -110,6 +110,34 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
     assert int(states[4].step) == 4
 
 
+def test_an_update_that_is_not_finite_is_skipped():
+    optimizer = optax.sgd(1e30)
+
+    def loss_fn(params, model_state, batch, key):
+        return params["w"] * batch["x"], (model_state, {})
+
+    step = make_step(loss_fn, optimizer)
+    state = create({"w": jnp.float32(1)}, {}, optimizer)
+    state, metrics = step(state, {"x": jnp.float32(1e15)}, jax.random.key(0))
+    assert float(metrics["gradient_norm"]) == pytest.approx(1e15)
+    assert float(state.params["w"]) == 1
+    assert int(state.skipped) == 1
+
+
+def test_the_learning_rate_is_that_of_the_step_after_skipped_ones_too():
+    optimizer = optax.sgd(lambda step: 10.0**step)
+
+    def loss_fn(params, model_state, batch, key):
+        return params["w"] * batch["x"], (model_state, {})
+
+    step = make_step(loss_fn, optimizer, max_skipped=3)
+    state, seen = create({"w": jnp.float32(0)}, {}, optimizer), []
+    for x in (1.0, jnp.nan, jnp.nan, 1.0):
+        state, _ = step(state, {"x": jnp.float32(x)}, jax.random.key(0))
+        seen.append(float(state.params["w"]))
+    assert seen == [-1, -1, -1, -1001]
+
+
 def test_averages_follow_slowly_and_forget_the_start():
     optimizer = optax.sgd(1.0)
 

@@ -12,7 +12,7 @@ from mmjax.train.batches import (
     read_pairs,
     training_pairs,
 )
-from mmjax.train.config import DataConfig
+from mmjax.train.config import DataConfig, TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,28 @@ def test_pairs_belong_together(table, tokenizer):
         for image, texts in zip(batch["images"], decoded(tokenizer, batch["tokens"]), strict=True):
             number = int(image[0, 0, 0])
             assert set(texts) <= set(table.captions[number])
+
+
+def test_an_epoch_of_pairs_shows_every_pair_once(table, tokenizer):
+    batch_at = make_batches(
+        table, tokenizer, batch_size=4, captions_per_image=1, epoch_of="pairs", seed=0
+    )
+    every = sorted((i, text) for i, texts in enumerate(table.captions) for text in texts)
+    assert len(every) == 23
+    orders = []
+    for epoch in range(3):
+        seen = []
+        for step in range(5 * epoch, 5 * epoch + 5):
+            batch = batch_at(step, marks=lambda _: {"row": np.arange(23)})
+            texts = [text for (text,) in decoded(tokenizer, batch["tokens"])]
+            assert [every[row][1] for row in batch["row"][:, 0]] == texts
+            seen += zip(batch["images"][:, 0, 0, 0].tolist(), texts, strict=True)
+        assert len(set(seen)) == 20
+        assert set(seen) <= set(every)
+        orders.append(seen)
+    assert orders[0] != orders[1]
+    with pytest.raises(ConfigError, match="captions_per_image must be 1"):
+        TrainConfig(epoch_of="pairs", captions_per_image=2).validate()
 
 
 def test_an_epoch_shows_no_image_twice_and_epochs_differ(table, tokenizer):
@@ -156,9 +178,26 @@ def test_scenes_held_out_are_other_scenes():
     assert heldout_pairs(DataConfig(heldout_scenes=0), 16, seed=0) is None
 
 
-def test_one_split_cannot_be_both():
-    with pytest.raises(ConfigError, match="hold out another split"):
-        DataConfig(location="x", split="train", heldout_split="train").validate()
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"split": "train", "heldout_split": "train"},
+        {"split": "train,dev", "heldout_split": "dev,test"},
+        {"heldout_split": "test"},
+        {"split": "train", "heldout": "x"},
+        {"heldout": "x"},
+    ],
+)
+def test_one_pair_cannot_be_both_learned_from_and_held_out(options):
+    with pytest.raises(ConfigError, match="share pairs"):
+        DataConfig(location="x", **options).validate()
+
+
+def test_other_splits_and_other_sets_can_be_held_out():
+    DataConfig(location="x", split="train", heldout_split="dev,test").validate()
+    DataConfig(location="x", split="train", heldout="y", heldout_split="train").validate()
+    DataConfig(location="x", heldout="y").validate()
+    DataConfig(location="x", split="train").validate()
 
 
 def test_images_that_memory_cannot_hold_make_the_same_batches(tmp_path):

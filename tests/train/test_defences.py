@@ -166,13 +166,17 @@ def test_a_lost_record_is_refused(runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("name", "options", "changes", "message"),
     [
-        ({"captions_per_image": 2}, "captions_per_image must be 1, got 2"),
-        ({"steps": 8}, "multimodal_epochs take 8 steps .4 an epoch., the whole run 8"),
+        ("safeclip", {}, {"captions_per_image": 2}, "captions_per_image must be 1, got 2"),
+        ("safeclip", {}, {"steps": 8}, "multimodal_epochs take 8 steps .4 an epoch., the whole"),
+        ("roclip", {}, {"steps": 4}, "roclip.every - 1 take 4 steps .4 an epoch., the whole run 4"),
+        ("roclip", {"every": 5}, {}, "roclip.every - 1 take 16 steps"),
+        ("abl", {"isolate": 68.0}, {}, "isolate=68 isolates 68 of 68 pairs"),
+        ("abl", {"isolate": 0.001}, {}, "isolate=0.001 isolates 0 of 68 pairs"),
     ],
 )
-def test_what_a_defence_cannot_do_is_refused(tiny, changes, message, tmp_path):
-    values = PLAIN | {"defence": {"name": "safeclip", "safeclip": DEFENCES["safeclip"]}}
+def test_what_a_defence_cannot_do_is_refused(tiny, name, options, changes, message, tmp_path):
+    values = PLAIN | {"defence": {"name": name, name: DEFENCES[name] | options}}
     with pytest.raises(ConfigError, match=message):
         train(parse(TrainConfig, values | changes), tmp_path / "out", mesh=make_mesh())

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.core.errors import ConfigError, RetryError, RunError
+from mmjax.core.errors import ConfigError, InputError, RetryError, RunError
 from mmjax.core.mesh import MeshConfig, make_mesh
 from mmjax.evaluate.retrieval import evaluate_pairs
 from mmjax.learn.config import OptimizerConfig
@@ -144,6 +144,17 @@ def test_fine_tuning_has_one_loss_curve_however_memory_is_saved(finished, tmp_pa
 def test_what_does_not_fit_is_refused(tiny, changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         train(dataclasses.replace(CONFIG, **changes), tmp_path / "out", mesh=make_mesh())
+
+
+def test_a_mistake_leaves_the_folder_to_the_command_that_is_right(tiny, tmp_path):
+    wrong = dataclasses.replace(CONFIG, data=DataConfig(location=str(tmp_path / "absent")))
+    with pytest.raises(InputError, match="no such file"):
+        train(wrong, tmp_path / "out", mesh=make_mesh())
+    short = dataclasses.replace(CONFIG, steps=1)
+    train(short, tmp_path / "out", mesh=make_mesh())
+    with pytest.raises(RunError, match="add --overwrite"):
+        train(CONFIG, tmp_path / "out", mesh=make_mesh())
+    train(dataclasses.replace(CONFIG, steps=2), tmp_path / "out", mesh=make_mesh(), overwrite=True)
 
 
 def test_another_configuration_is_refused(finished):

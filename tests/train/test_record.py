@@ -75,11 +75,21 @@ def test_wandb_gets_every_metric_and_is_finished(tmp_path, monkeypatch):
     run = types.SimpleNamespace(
         log=lambda metrics, step: told.append((step, metrics)), finish=lambda: told.append("end")
     )
-    service = types.SimpleNamespace(init=lambda **options: told.append(options["name"]) or run)
-    monkeypatch.setitem(sys.modules, "wandb", service)
-    with record.TRACKERS["wandb"](tmp_path / "run7") as track:
-        track(3, {"loss": 1.5})
-    assert told == ["run7", (3, {"loss": 1.5}), "end"]
+    ids = []
+
+    def init(**options):
+        assert options["resume"] == "allow"
+        ids.append(options["id"])
+        told.append(options["name"])
+        return run
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    for name in ("run7", "run7", "run8"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with record.TRACKERS["wandb"](tmp_path / name) as track:
+            track(3, {"loss": 1.5})
+    assert told[:3] == ["run7", (3, {"loss": 1.5}), "end"]
+    assert ids[0] == ids[1] != ids[2], "a run that goes on is one run there too"
 
 
 @pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])

@@ -172,6 +172,7 @@ class AttackConfig(PartConfig):
     inputs: tuple[str, ...] = option((), "the clean set: shards, tables or folders")
     input_format: str = option("auto", "kind of source; auto = by looking")
     split: str = option("", "which split, for sources that have splits")
+    columns: str = option("", "image and caption column of a table: IMAGE,CAPTION; empty = usual")
     weights: str = option(
         "", "surrogate that trojan, badclip and perturb are optimised against: KIND:FOLDER or demo"
     )

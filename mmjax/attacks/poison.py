@@ -49,6 +49,7 @@ def attack(config: AttackConfig, out: Path | str) -> dict[str, int]:
         config.inputs,
         input_format=config.input_format,
         split=config.split,
+        columns=config.columns,
         max_member_bytes=config.max_member_bytes,
     )
     return poison(source, out, config)

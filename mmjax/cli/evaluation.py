@@ -21,6 +21,7 @@ def evaluate(config: "EvaluateConfig", flags: argparse.Namespace) -> int:
     for name, value in result["metrics"].items():
         print(f"{name:<{width}}  {value:.4f}")
     skipped = ", ".join(f"{count} x {status}" for status, count in result["skipped"].items())
-    print(f"images {result['images']:,}" + (f", skipped {skipped}" if skipped else ""))
+    of = f" of {result['classes']:,} classes" if "classes" in result else ""
+    print(f"images {result['images']:,}{of}" + (f", skipped {skipped}" if skipped else ""))
     print(f"result {Path(flags.out) / 'result.json'}")
     return ExitCode.DONE

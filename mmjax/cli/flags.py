@@ -53,6 +53,7 @@ FORMAT = Flag(
     "input_format", "kind of source, when looking does not tell", "input_format", value="NAME"
 )
 SPLIT = Flag("split", "which split, for sources that have splits", "split", value="NAME")
+COLUMNS = Flag("columns", "image and caption column of a table", "columns", value="IMAGE,CAPTION")
 WORKERS = Flag("workers", "threads that read and decode", "encode.workers")
 BATCH = Flag("batch_size", "images a step, over all devices", "encode.batch_size")
 TRUTH = Flag("truth", "a poison_labels.parquet to compare the verdicts with", value="FILE")

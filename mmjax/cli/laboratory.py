@@ -111,6 +111,7 @@ def pack(config: None, flags: argparse.Namespace) -> int:
         flags.inputs[0] if len(flags.inputs) == 1 else flags.inputs,
         input_format=flags.input_format,
         split=flags.split,
+        columns=flags.columns,
     )
     summary = run(source, _out(flags), shard_size=flags.shard_size, resume=True)
     packed = summary.counts.get("ok", 0)

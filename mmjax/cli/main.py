@@ -1,6 +1,7 @@
 """From the command line to a verb, and from its end to an exit code."""
 
 import argparse
+import difflib
 import functools
 import importlib
 import os
@@ -8,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from mmjax.cli import settings
@@ -42,20 +43,14 @@ def entry_point() -> NoReturn:
 def main(argv: Sequence[str]) -> int:
     """Run one verb and return its exit code; one line on stderr when the user must act."""
     arguments = [_underscored(a) for a in argv]
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
-        _print_overview()
-        return ExitCode.DONE if arguments else ExitCode.USER
-    if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("mmjax"))
-        return ExitCode.DONE
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     before, hook = signal.signal(signal.SIGTERM, _raise_terminated), sys.unraisablehook
     sys.unraisablehook = functools.partial(_signal_again, hook)
     try:
-        return int(_run(arguments[0], arguments[1:]))
+        code = int(_run(arguments))
+        sys.stdout.flush()
+        return code
     except MmjaxError as error:
         _say_error(error, debug)
         return error.exit_code
@@ -86,9 +81,18 @@ def main(argv: Sequence[str]) -> int:
         sys.unraisablehook = hook
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        _print_overview()
+        return ExitCode.DONE if arguments else ExitCode.USER
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("mmjax"))
+        return ExitCode.DONE
+    name, *arguments = arguments
     if name not in VERBS:
-        raise ConfigError(f"unknown verb {name!r}; verbs: {', '.join(VERBS)}")
+        raise ConfigError(f"unknown verb {name!r}{_meant(name, VERBS)}verbs: {', '.join(VERBS)}")
     verb = VERBS[name]
     parser = make_parser(name, verb)
     if "--help" in arguments or "-h" in arguments:
@@ -97,7 +101,11 @@ def _run(name: str, arguments: list[str]) -> int:
     if name not in MEASURES_COMPILING:
         keep_programs()  # before a configuration file may import JAX
     plain, overrides = settings.split_overrides(arguments)
-    parsed = parser.parse_args(plain)
+    parsed, strange = parser.parse_known_args(plain)
+    if strange:
+        flags = [f"--{flag.name}" for flag in verb.flags]
+        meant = _meant(strange[0].partition("=")[0], flags)
+        parser.error(f"unrecognized arguments: {' '.join(strange)}{meant.rstrip('; ')}")
     config = None
     if verb.config:
         shorthand: dict[str, Any] = {}
@@ -131,7 +139,7 @@ def make_parser(name: str, verb: Verb) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"mmjax {name}",
         usage=usage,
-        description=verb.summary.replace("%", "%%"),
+        description=verb.summary,
         add_help=False,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -173,6 +181,11 @@ def _print_overview() -> None:
     lines = [f"  mmjax {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
     print(f"{SUMMARY}\n\nverbs:", *lines, sep="\n")
     print("\nmmjax VERB --help shows its options and an example.\n\n" + EXIT_CODES)
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}? " if near else "; "
 
 
 def _load(path: str) -> Any:

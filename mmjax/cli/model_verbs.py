@@ -2,6 +2,7 @@
 
 from mmjax.cli.flags import (
     BATCH,
+    COLUMNS,
     FORMAT,
     JOINED,
     OUT,
@@ -24,6 +25,7 @@ MODEL_VERBS: dict[str, Verb] = {
             Flag("data", "the captioned set to learn from", "data.location", value="INPUT"),
             FORMAT._replace(key="data.input_format"),
             SPLIT._replace(key="data.split"),
+            COLUMNS._replace(key="data.columns"),
             TOKENIZER._replace(key="model.tokenizer"),
             Flag("weights", "fine-tune these; as in scan", "model.weights", value="KIND:FOLDER"),
             Flag("steps", "length of the run", "steps"),
@@ -63,6 +65,7 @@ MODEL_VERBS: dict[str, Verb] = {
             Flag("attack", "attack: POISONED_DATASET.json", "attack", value="FILE"),
             FORMAT,
             SPLIT,
+            COLUMNS,
             BATCH._replace(key="batch_size"),
             WORKERS._replace(key="workers"),
             OVERWRITE,

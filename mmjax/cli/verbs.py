@@ -2,6 +2,7 @@
 
 from mmjax.cli.flags import (
     BATCH,
+    COLUMNS,
     DROP,
     FAIL_ON,
     FORMAT,
@@ -52,6 +53,7 @@ VERBS: dict[str, Verb] = {
             TOKENIZER,
             FORMAT,
             SPLIT,
+            COLUMNS,
             BATCH,
             WORKERS,
             Flag(
@@ -110,6 +112,7 @@ VERBS: dict[str, Verb] = {
             TOKENIZER,
             FORMAT,
             SPLIT,
+            COLUMNS,
             Flag("kind", "lm, regression or ridge", "fit.kind", value="KIND"),
             BATCH,
             WORKERS,
@@ -128,6 +131,7 @@ VERBS: dict[str, Verb] = {
             OUT,
             FORMAT,
             SPLIT,
+            COLUMNS,
             Flag("rate", "share of pairs to poison", "rate"),
             Flag("target", "what the poisoned captions name", "target", value="WORD"),
             WEIGHTS._replace(doc="surrogate of trojan, badclip, label_consistent; as in scan"),
@@ -157,6 +161,7 @@ VERBS: dict[str, Verb] = {
             TOKENIZER._replace(key="surrogate.model.tokenizer"),
             FORMAT,
             SPLIT,
+            COLUMNS,
             Flag("rounds", "of a set of pairs", "rounds"),
             Flag("seed", "of everything that is drawn", "seed"),
             *JOINED,
@@ -258,6 +263,7 @@ VERBS: dict[str, Verb] = {
             OUT,
             FORMAT._replace(key="", default="auto"),
             SPLIT._replace(key="", default=""),
+            COLUMNS._replace(key="", default=""),
             Flag("shard_size", "pairs a shard", "", int, 10_000),
         ),
         example="mmjax pack captions.csv --out=shards",

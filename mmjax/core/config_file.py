@@ -1,5 +1,6 @@
 """Configuration files: Python files whose `get_config()` returns a `ConfigDict`."""
 
+import difflib
 import importlib.util
 import sys
 from pathlib import Path
@@ -26,7 +27,11 @@ def from_file(name: str) -> dict[str, Any]:
             for root in roots[1:]
             for p in root.glob("*/*.py")
         )
-        raise ConfigError(f"no configuration {name!r}; known: {', '.join(dict.fromkeys(known))}")
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        group = [one for one in known if one.split("/")[0] == name.split("/")[0]]
+        known = dict.fromkeys(group or known)
+        raise ConfigError(f"no configuration {name!r}; {meant}known: {', '.join(known)}")
     spec = importlib.util.spec_from_file_location(f"mmjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is not a Python file")

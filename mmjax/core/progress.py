@@ -44,10 +44,15 @@ class LineMeter:
     """Writes `what: done/total, rate, ETA` at most every `seconds`, and once at the end."""
 
     def __init__(
-        self, total: int | None, what: str, out: Screen, seconds: float = LINE_SECONDS
+        self,
+        total: int | None,
+        what: str,
+        out: Screen,
+        seconds: float = LINE_SECONDS,
+        done: int = 0,
     ) -> None:
         self._total, self._what, self._out, self._seconds = total, what, out, seconds
-        self._done = 0
+        self._done = self._before = done
         self._start = self._last = time.monotonic()
 
     def update(self, n: int = 1) -> None:
@@ -65,7 +70,7 @@ class LineMeter:
 
     def _write(self, now: float) -> None:
         elapsed = max(now - self._start, 1e-9)
-        rate = self._done / elapsed
+        rate = (self._done - self._before) / elapsed
         line = f"{self._what}: {self._done}" + (f"/{self._total}" if self._total else "")
         line += f", {rate:.1f}/s"
         if self._total and rate > 0 and self._done < self._total:
@@ -81,14 +86,26 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def meter(total: int | None, what: str, *, out: Screen | None = None, unit: str = "") -> Meter:
-    """A meter on stderr: tqdm when that is a terminal, else lines."""
+def meter(
+    total: int | None, what: str, *, out: Screen | None = None, unit: str = "", done: int = 0
+) -> Meter:
+    """A meter on stderr: tqdm when that is a terminal, else lines.
+
+    Args:
+        total: items in all, where that is known.
+        what: the work.
+        out: where it is shown; None = stderr.
+        unit: of an item.
+        done: items that an earlier call has done.
+    """
     stream = out or sys.stderr
     if stream.isatty():
         from tqdm import tqdm
 
-        return tqdm(total=total, desc=what, unit=unit or "it", file=stream, dynamic_ncols=True)
-    return LineMeter(total, what, stream)
+        return tqdm(
+            total=total, desc=what, unit=unit or "it", file=stream, dynamic_ncols=True, initial=done
+        )
+    return LineMeter(total, what, stream, done=done)
 
 
 def progress(items: Iterable[T], *, total: int | None = None, what: str) -> Iterator[T]:

@@ -13,7 +13,7 @@ STATUSES: dict[str, str] = {
     "missing_image": "a caption without an image",
     "missing_caption": "an image without a caption, or an empty one",
     "duplicate_key": "a key that this shard has already used",
-    "unsafe_member": "a tar member that is not a plain file or leaves the folder; never extracted",
+    "unsafe_member": "no plain file in a tar, or a name that leaves the folder; never read",
     "oversized_member": "a tar member larger than --max_member_bytes",
     "nonfinite_embedding": "the model's embedding holds NaN, infinity or only zeros",
 }

@@ -109,7 +109,7 @@ def _features(features: Any, options: SourceOptions, location: str) -> dict[str,
     if image is None or caption is None or type(features[image]).__name__ != "Image":
         raise InputError(
             f"{location} has the features {', '.join(features)}; an image and a caption "
-            "are wanted; name them with --image_column and --caption_column"
+            "are wanted; name them with --columns=IMAGE,CAPTION"
         )
     many, inner = "", getattr(features[caption], "feature", None)
     if inner is not None:

@@ -226,7 +226,7 @@ def _columns(path: str, schema: pa.Schema, options: SourceOptions) -> tuple[str,
     if not readable:
         raise InputError(
             f"{path}: column {image} has type {kind}; image bytes, paths or the struct "
-            "{bytes, path} are read; name another with --image_column"
+            "{bytes, path} are read; name another with --columns=IMAGE,CAPTION"
         )
     return image, caption
 

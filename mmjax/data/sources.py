@@ -88,6 +88,9 @@ SOURCES: dict[str, SourceKind] = {
     ),
 }
 """Every input format by its `--input_format` name, in the order in which they are tried."""
+_TABLES = (".csv", ".tsv", ".json")
+_PICTURES = tuple(f".{kind}" for kind in SourceOptions().image_key.split(";"))
+_WITH_COLUMNS = ("tfds", "jsonl", "parquet", "csv")
 
 
 def _single(paths: Sequence[str]) -> str:
@@ -110,8 +113,16 @@ def detect_format(path: Path) -> str:
         if kind.recognises(path):
             return name
     what = "folder" if path.is_dir() else "file"
+    holds = ""
+    if path.is_dir():
+        tables = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _TABLES)
+        if tables:
+            holds = f"it holds {', '.join(tables[:3])}: name that file; or "
+        elif any(p.suffix.lower() in _PICTURES for p in path.iterdir()):
+            holds = "it holds images, and captions are wanted too; "
     raise InputError(
-        f"{path} is no {what} of a known format; give --input_format, one of {', '.join(SOURCES)}"
+        f"{path} is no {what} of a known format; {holds}give --input_format, one of "
+        f"{', '.join(SOURCES)}"
     )
 
 
@@ -186,6 +197,7 @@ def open_source(
     *,
     input_format: str = "auto",
     split: str = "",
+    columns: str = "",
     max_member_bytes: int | None = None,
     options: SourceOptions | None = None,
 ) -> Source:
@@ -195,6 +207,7 @@ def open_source(
       location: a path, brace pattern, glob or list file (.txt), or several of them.
       input_format: a key of `SOURCES`, or "auto".
       split: overrides `options.split`.
+      columns: `IMAGE,CAPTION`, overrides `options.image_column` and `.caption_column`.
       max_member_bytes: overrides `options.max_member_bytes`.
       options: everything else.
 
@@ -204,6 +217,11 @@ def open_source(
     options = options or SourceOptions()
     if split:
         options = dataclasses.replace(options, split=split)
+    if columns:
+        image, _, caption = (name.strip() for name in columns.partition(","))
+        if not image or not caption:
+            raise InputError(f"--columns wants IMAGE,CAPTION, the names of two, got {columns!r}")
+        options = dataclasses.replace(options, image_column=image, caption_column=caption)
     if max_member_bytes is not None:
         options = dataclasses.replace(options, max_member_bytes=max_member_bytes)
     if input_format != "auto" and input_format not in SOURCES:
@@ -219,6 +237,11 @@ def open_source(
             raise InputError(f"{path} is neither a plain file nor a folder")
     try:
         name = detect_format(Path(paths[0])) if input_format == "auto" else input_format
+        if columns and name not in _WITH_COLUMNS:
+            raise InputError(
+                f"{paths[0]} is {SOURCES[name].title}, whose columns have no names; leave "
+                "--columns out"
+            )
         source = SOURCES[name].opens(paths, options)
     except OSError as error:
         raise InputError(

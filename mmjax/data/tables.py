@@ -10,12 +10,12 @@ from pyarrow import compute, csv
 
 from mmjax.core.errors import InputError
 from mmjax.data.records import Row, is_remote, locate_image
-from mmjax.data.shards import Source, SourceOptions, Table, table_source
+from mmjax.data.shards import Source, SourceOptions, Table, select_splits, table_source
 
 IMAGE_COLUMNS = (
     "filepath", "file_name", "filename", "image_path", "image", "file", "img", "path", "jpg", "png"
 )  # fmt: skip
-CAPTION_COLUMNS = ("title", "caption", "text", "sentence", "captions", "description")
+CAPTION_COLUMNS = ("title", "caption", "text", "sentence", "captions", "description", "txt")
 URL_COLUMNS = ("url", "image_url", "URL")
 _COLUMNS = tuple(f"f{number}" for number in range(1000))  # the names that pyarrow makes up
 _BLOCK_BYTES = 16 * 2**20
@@ -184,7 +184,7 @@ def unknown_columns(location: str, names: Sequence[str]) -> InputError:
     return InputError(
         f"{location} has columns {', '.join(names)[:300]}; an image column (one of "
         f"{', '.join(IMAGE_COLUMNS)}) and a caption column ({', '.join(CAPTION_COLUMNS)}) are "
-        "wanted; name them with --image_column and --caption_column"
+        "wanted; name them with --columns=IMAGE,CAPTION"
     )
 
 
@@ -195,7 +195,8 @@ def open_csv(location: str, options: SourceOptions) -> Source:
     the user's own and allowed. The key is the path, `#` and the number of the row.
 
     Raises:
-        InputError: no CSV, no known columns, a list of URLs, no rows.
+        InputError: no CSV, no known columns, a list of URLs, no rows, or a split asked for.
     """
     table = csv_table(Path(location), options, allow_absolute=True)
+    select_splits(options.split, {}, location)
     return table_source("csv", location, table, options)

@@ -34,7 +34,7 @@ TUNED = ("method", "learning_rate", "acc1", "asr", "hit@10", "chosen", "reason")
 def write_table1(results_json: Path, out_md: Path) -> None:
     """The page of Table 1: zero-shot accuracy by method and attack."""
     tuning, rows = _read(results_json)
-    body = ["Zero-shot top-1 accuracy, mean of the seeds:", ""]
+    body = [f"Zero-shot top-1 accuracy, {_mean_of(rows)}:", ""]
     body += [*pivot(rows, "method", "attack", "acc1"), ""]
     body += [*lines(accuracy_directions(rows), "What is claimed:"), ""]
     body += [*_all(rows), *_tuned(tuning, rows)]
@@ -47,7 +47,8 @@ def write_table2(results_json: Path, out_md: Path) -> None:
     triggered = [row for row in rows if row["attack"] != "mmpoison"]
     body: list[str] = []
     if triggered:
-        body += ["Attack success rate (images that do not show the target), mean of the seeds:", ""]
+        told = _mean_of(triggered)
+        body += [f"Attack success rate (images that do not show the target), {told}:", ""]
         body += [*pivot(triggered, "method", "attack", "asr"), ""]
         body += ["The same without the trigger:", ""]
         body += [*pivot(triggered, "method", "attack", "false_alarms"), ""]
@@ -59,7 +60,7 @@ def write_table2(results_json: Path, out_md: Path) -> None:
     ]
     if paired:
         body += ["mmPoison, captions of the target that search all images (others: captions that "
-                 "name neither), mean of the seeds:", ""]  # fmt: skip
+                 f"name neither), {_mean_of(paired)}:", ""]  # fmt: skip
         body += [*pivot(paired, "method", "measure", "value"), ""]
     body += [*lines(success_directions(rows), "What is claimed:"), ""]
     body += [*_all(rows), *_tuned(tuning, rows)]
@@ -195,6 +196,14 @@ def _table(rows: Rows, names: Sequence[str]) -> list[str]:
         "|" + "|".join("---" if name in texts else "---:" for name in columns) + "|",
         *("| " + " | ".join(shown(row.get(name)) for name in columns) + " |" for row in rows),
     ]
+
+
+def _mean_of(rows: Rows) -> str:
+    """Of which seeds the figures of a table are means."""
+    seeds = ", ".join(map(str, distinct(rows, "seed")))
+    left = distinct([row for row in rows if row.get("reason") == NOT_YET], "method")
+    told = f"; of {', '.join(left)} only of those that are trained" if left else ""
+    return f"mean of the seeds {seeds}{told}"
 
 
 def _left(rows: Rows) -> list[str]:

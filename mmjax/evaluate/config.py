@@ -19,6 +19,7 @@ class EvaluateConfig:
     inputs: tuple[str, ...] = option((), "the set: of labelled images, or of captioned ones")
     input_format: str = option("auto", "kind of a captioned set; auto = by looking")
     split: str = option("", "which split, for captioned sets that have splits")
+    columns: str = option("", "image and caption column of a table: IMAGE,CAPTION; empty = usual")
     weights: str = option("", "hf-dir:, open_clip-dir:, mmjax-dir:, orbax: folder, or demo")
     tokenizer: str = option("", "tokenizer folder or file; empty = the one beside the weights")
     classes: str = option("", "file of class names, or imagenet1k; empty = those of the set")

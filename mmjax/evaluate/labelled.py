@@ -126,6 +126,11 @@ def _in_folders(folder: Path) -> list[_Labelled]:
             if file.suffix.lower() in _SUFFIXES:
                 row = Row(str(file.relative_to(folder)), None, str(file))
                 found.append(_Labelled(row, label))
+    if len({one.label for one in found}) == 1 and (folder / "captions.tsv").is_file():
+        raise InputError(
+            f"{folder} holds captions, not classes; add --task=retrieval, or name a folder with a "
+            "subfolder a class"
+        )
     if not found:
         raise InputError(
             f"{folder} holds no labelled images; wanted a subfolder a class, labels.tsv, or tars "
@@ -137,6 +142,11 @@ def _in_folders(folder: Path) -> list[_Labelled]:
 def _of_rows(location: str, found: Sequence[_Labelled], names: tuple[str, ...]) -> LabelledSet:
     labels = sorted({one.label for one in found})
     names, numbers = _numbers(location, labels, names)
+    if len(names) < 2:
+        raise InputError(
+            f"{location} has the class {', '.join(names)!r} alone, and two at least are wanted; "
+            "name them with --classes=FILE"
+        )
     rows = [one.row._replace(caption=str(numbers[one.label])) for one in found]
     table = Table(len(rows), rows.__getitem__)
     return LabelledSet(table_source("labelled", location, table, SourceOptions()), names)

@@ -91,6 +91,7 @@ def zeroshot(config: EvaluateConfig, embedder: Embedder) -> Result:
         "task": "zeroshot_classification",
         "metrics": found.metrics,
         "per_class": found.per_class,
+        "classes": len(labelled.classes),
         **_counts(found.images, read),
     }
 
@@ -228,7 +229,12 @@ def _paired(config: EvaluateConfig, embedder: Embedder, attacks: Sequence[Attack
 
 
 def _captioned(config: EvaluateConfig) -> Source:
-    return open_source(config.inputs[0], input_format=config.input_format, split=config.split)
+    return open_source(
+        config.inputs[0],
+        input_format=config.input_format,
+        split=config.split,
+        columns=config.columns,
+    )
 
 
 def _read(

@@ -87,6 +87,8 @@ def load_open_clip(folder: Path) -> Weights:
 def load_mmjax(folder: Path) -> Weights:
     """Loads a folder that `save_weights` wrote."""
     config = folder / CONFIG_FILE
+    if not config.is_file() and (folder / "model" / CONFIG_FILE).is_file():
+        raise WeightsError(f"{folder} is a run of `mmjax train`; name it --weights=orbax:{folder}")
     preset = _preset_from(read_json(config), config)
     return _load(folder, preset, "mmjax", config, folder / WEIGHTS_FILE)
 

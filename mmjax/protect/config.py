@@ -132,6 +132,7 @@ class ProtectConfig:
     )
     input_format: str = option("auto", "shards: kind of source; auto = by looking")
     split: str = option("", "shards: which split, for sources that have splits")
+    columns: str = option("", "shards: image and caption column of a table: IMAGE,CAPTION")
     captions: str = option("", "photos: file of captions; empty = captions.csv or .tsv beside them")
     strength: Literal["low", "default", "high"] = option(
         "default", "largest change of a pixel: 4, 8 or 16 grey levels of 255"

@@ -46,7 +46,10 @@ def find_photos(folder: Path) -> tuple[list[str], int]:
         InputError: no such folder, or no photo in it.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; name one that holds photos")
+        raise InputError(
+            f"{folder} is no folder; name one that holds photos, or a "
+            "set of pairs and --config=protect/NAME"
+        )
     photos, others = [], 0
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -130,7 +133,9 @@ def read_captions(folder: Path, file: str, photos: Sequence[str]) -> dict[str, t
 def _table(path: Path) -> list[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read as UTF-8 text ({error})") from error
     head = text.split("\n", 1)[0]
     rows = list(csv.reader(text.splitlines(), delimiter="\t" if "\t" in head else ","))

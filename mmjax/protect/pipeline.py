@@ -58,7 +58,12 @@ def protect_pairs(
     _check_batch(config, mesh)
     distributed.connect(mesh)
     start = read_start(config.surrogate.model)
-    source = open_source(config.inputs, input_format=config.input_format, split=config.split)
+    source = open_source(
+        config.inputs,
+        input_format=config.input_format,
+        split=config.split,
+        columns=config.columns,
+    )
     table, rows = read_table(
         source,
         start.shape.vision.image_size,

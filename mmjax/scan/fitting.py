@@ -7,7 +7,7 @@
 `ridge`       closed form, in `scan/ridge.py`: the baseline to beat.
 """
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,16 +19,13 @@ from jaxtyping import Float, Int, Int32, Int64
 from mmjax.core import keys
 from mmjax.core.errors import InputError
 from mmjax.learn.config import OptimizerConfig
-from mmjax.learn.loop import fit
-from mmjax.learn.state import create, make_optimizer
-from mmjax.learn.step import LossFn, make_step
 from mmjax.models.captioner import Captioner, caption_loss
 from mmjax.models.mapping import MappingNetwork, unit
 from mmjax.ops.contrastive import info_nce
 from mmjax.scan.options import CaptionerConfig, MappingConfig
+from mmjax.scan.phases import train_phase
 
 PyTree = Any
-OnMetrics = Callable[[str, int, dict[str, float]], None]
 
 
 class Reference(NamedTuple):
@@ -69,7 +66,7 @@ def fit_network(
     *,
     key: jax.Array,
     mesh: Mesh,
-    on_metrics: OnMetrics | None = None,
+    folder: Path | None = None,
 ) -> tuple[PyTree, dict[str, float]]:
     """Train the MLP for the kinds `lm` and `regression`; returns (parameters, last metrics).
 
@@ -79,7 +76,7 @@ def fit_network(
         config: see `MappingConfig`; `config.kind` chooses the loss.
         key: of initialisation, sampling and noise.
         mesh: batches are split over its axis `data`.
-        on_metrics: called with (phase, step, metrics).
+        folder: for checkpoints, from which the same call goes on; None keeps none.
 
     Raises:
         InputError: the kind `lm` without tokens.
@@ -102,7 +99,15 @@ def fit_network(
         )
         captioner = _captioner(config.captioner, vocabulary)
         model_state = _fit_captioner(
-            captioner, reference, train, tokens, lengths, config.captioner, key, mesh, on_metrics
+            captioner,
+            reference,
+            train,
+            tokens,
+            lengths,
+            config.captioner,
+            key,
+            mesh,
+            folder,
         )
     else:
         params["log_scale"] = jnp.log(1.0 / config.temperature)
@@ -148,18 +153,18 @@ def fit_network(
         warmup=_warmup(config.warmup, steps),
         weight_decay=config.weight_decay,
     )
-    params, last = _train(
+    params, last = train_phase(
+        "mapping",
         params,
         model_state,
         loss_fn,
         batch_at,
-        batch,
-        steps,
-        optimizer,
-        key,
-        mesh,
-        "mapping",
-        on_metrics,
+        rows=batch,
+        steps=steps,
+        optimizer=optimizer,
+        key=key,
+        mesh=mesh,
+        folder=folder,
     )
     return params["mapping"], {f"train_{name}": value for name, value in last.items()}
 
@@ -194,7 +199,7 @@ def _fit_captioner(
     config: CaptionerConfig,
     key: jax.Array,
     mesh: Mesh,
-    on_metrics: OnMetrics | None,
+    folder: Path | None,
 ) -> PyTree:
     """Phase A: captions from noisy caption embeddings (text only); returns the parameters."""
     d = reference.text.shape[1]
@@ -224,62 +229,20 @@ def _fit_captioner(
     optimizer = OptimizerConfig(
         learning_rate=config.learning_rate, warmup=_warmup(0.05, steps), weight_decay=0.05
     )
-    params, _ = _train(
-        params, {}, loss_fn, batch_at, batch, steps, optimizer, key, mesh, "captioner", on_metrics
+    params, _ = train_phase(
+        "captioner",
+        params,
+        {},
+        loss_fn,
+        batch_at,
+        rows=batch,
+        steps=steps,
+        optimizer=optimizer,
+        key=key,
+        mesh=mesh,
+        folder=folder,
     )
     return params
-
-
-def _train(
-    params: PyTree,
-    model_state: PyTree,
-    loss_fn: LossFn,
-    batch_at: Callable[[int], PyTree],
-    rows: int,
-    steps: int,
-    optimizer: OptimizerConfig,
-    key: jax.Array,
-    mesh: Mesh,
-    phase: str,
-    on_metrics: OnMetrics | None,
-) -> tuple[PyTree, dict[str, float]]:
-    """(trained parameters on the host, metrics of the last step).
-
-    Batches of `rows` learn the same on any mesh: the rows that fill up the last device are cut off
-    before the loss sees them.
-    """
-    missing = -rows % mesh.shape["data"]
-
-    def filled(step: int) -> PyTree:
-        return jax.tree.map(lambda array: _filled(array, missing), batch_at(step))
-
-    def loss_of_rows(
-        params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
-        return loss_fn(params, model_state, jax.tree.map(lambda x: x[:rows], batch), key)
-
-    last: dict[str, float] = {}
-
-    def report(step: int, metrics: dict[str, float]) -> None:
-        last.update(metrics)
-        if on_metrics is not None:
-            on_metrics(phase, step, metrics)
-
-    rule = make_optimizer(optimizer, steps)
-    state = fit(
-        create(params, model_state, rule),
-        make_step(loss_of_rows, rule),
-        filled,
-        steps=steps,
-        key=keys.stream(key, "steps", phase),
-        mesh=mesh,
-        on_metrics=report,
-    )
-    return jax.device_get(state.params), last
-
-
-def _filled(array: np.ndarray, missing: int) -> np.ndarray:
-    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
 
 def _batch_size(wanted: int, rows: int) -> int:

@@ -5,6 +5,7 @@ it maps, what it was fitted on, how well it does on held-out images), `model.saf
 `calibration.safetensors`.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -18,13 +19,13 @@ from jaxtyping import Array, Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmjax.core.config import to_dict
+from mmjax.core.config import digest, to_dict
 from mmjax.core.errors import InputError, WeightsError
 from mmjax.core.files import atomic_path, write_json
 from mmjax.models.mapping import MappingNetwork, unit
 from mmjax.ops.consistency import consistency
 from mmjax.scan.calibration import Calibration, calibrate
-from mmjax.scan.fitting import Groups, OnMetrics, Reference, fit_network, group
+from mmjax.scan.fitting import Groups, Reference, fit_network, group
 from mmjax.scan.options import Kind, MappingConfig
 from mmjax.scan.ridge import fit_ridge
 
@@ -66,7 +67,7 @@ def fit_mapping(
     weights_fingerprint: str,
     key: jax.Array,
     mesh: Mesh,
-    on_metrics: OnMetrics | None = None,
+    folder: Path | None = None,
 ) -> Mapping:
     """Fit F of the configured kind on a clean captioned set, disjoint from what is scanned.
 
@@ -76,7 +77,7 @@ def fit_mapping(
         weights_fingerprint: of those weights.
         key: the same key gives the same mapping.
         mesh: batches are split over its axis `data`.
-        on_metrics: called with (phase, step, metrics) in training.
+        folder: for what the same call on the same reference goes on from; None keeps nothing.
 
     Raises:
         InputError: fewer than 10 captioned images, or `lm` without tokens.
@@ -93,9 +94,9 @@ def fit_mapping(
     if config.kind == "ridge":
         params, found = fit_ridge(reference, train, held_out)
     else:
-        params, found = fit_network(
-            reference, train, config, key=key, mesh=mesh, on_metrics=on_metrics
-        )
+        if folder is not None:
+            folder /= _digest(reference, config, key)
+        params, found = fit_network(reference, train, config, key=key, mesh=mesh, folder=folder)
     mapping = Mapping(
         kind=config.kind,
         dim=reference.image.shape[1],
@@ -121,6 +122,15 @@ def fit_mapping(
             rng,
         ),
     )
+
+
+def _digest(reference: Reference, config: MappingConfig, key: jax.Array) -> str:
+    """What a fit depends on."""
+    content = hashlib.sha256(digest(config).encode())
+    for array in (*reference, jax.random.key_data(key)):
+        if array is not None:
+            content.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return content.hexdigest()[:16]
 
 
 def generated_similarity(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,8 @@ from mmjax.scan.verdicts import decided_files, read_verdicts, verdict_table, wri
 
 MAPPING, DECISION = "stage/mapping", "stage/decision"
 """Units of the journal; no shard can have such a name."""
+FITTING = "fitting"
+"""In the run folder while F is fitted: what the same command goes on from."""
 
 
 class FinishedScan(NamedTuple):
@@ -219,8 +222,9 @@ def run_fit(config: FitConfig, out: Path | str, *, overwrite: bool = False) -> d
         reference = embed(
             run, given.opened, given.model, config.encode, what="encoding", prefix="", mesh=mesh
         )
-        mapping = _fit(reference, given.model, config, mesh=mesh)
+        mapping = _fit(reference, given.model, config, run.path / FITTING, mesh=mesh)
         save_mapping(run.path, mapping)
+        _forget_fitting(run)
         run.log("mapping", **mapping.reference, **mapping.diagnostics)
     return {"kind": mapping.kind, **mapping.reference, **mapping.diagnostics}
 
@@ -233,6 +237,7 @@ def _kept_mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mes
         fingerprints = [given.reference.fingerprint(shard) for shard in given.reference.shards]
     entry = run.finished(MAPPING)
     if entry is not None and entry["reference"] == fingerprints:
+        _forget_fitting(run)
         return load_mapping(folder)
     mapping = given.mapping
     if given.reference is not None:
@@ -245,7 +250,7 @@ def _kept_mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mes
             prefix="reference/",
             mesh=mesh,
         )
-        mapping = _fit(reference, given.model, config, mesh=mesh)
+        mapping = _fit(reference, given.model, config, run.path / FITTING, mesh=mesh)
         run.log("mapping", kind=mapping.kind, **mapping.reference, **mapping.diagnostics)
     if mapping is None:
         raise ConfigError("the scan needs a mapping network: --mapping or --reference")
@@ -253,11 +258,22 @@ def _kept_mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mes
     files = [folder / name for name in ("mapping.json", *NUMBERS)]
     outputs = {file.name: file for file in files if file.is_file()}
     run.finish(MAPPING, outputs, reference=fingerprints)
+    _forget_fitting(run)
     return mapping
 
 
+def _forget_fitting(run: RunDir) -> None:
+    if (run.path / FITTING).exists():
+        shutil.rmtree(run.path / FITTING)
+
+
 def _fit(
-    reference: ScannedSet, model: Model, config: ScanConfig | FitConfig, *, mesh: Mesh
+    reference: ScannedSet,
+    model: Model,
+    config: ScanConfig | FitConfig,
+    folder: Path,
+    *,
+    mesh: Mesh,
 ) -> Mapping:
     return fit_mapping(
         make_reference(reference, model.tokenizer if config.fit.kind == "lm" else None),
@@ -265,6 +281,7 @@ def _fit(
         weights_fingerprint=model.fingerprint,
         key=keys.stream(jax.random.key(config.seed), "mapping"),
         mesh=mesh,
+        folder=folder,
     )
 
 

@@ -82,10 +82,12 @@ def prepare_scan(config: ScanConfig) -> Prepared:
             config.reference,
             input_format=config.reference_format,
             split=config.reference_split,
+            columns=config.reference_columns,
             max_member_bytes=config.encode.max_member_bytes,
         )
         _check_reference(reference, opened)
         check_fit(config.fit, model)
+        _refuse_shared(config)
     facts = _facts(model)
     facts["mapping"] = mapping_fingerprint(config.mapping) if config.mapping else ""
     return Prepared(opened, model, mapping, reference, facts)
@@ -113,12 +115,18 @@ def open_config(config: ScanConfig | FitConfig) -> Opened:
         config.inputs,
         input_format=config.input_format,
         split=config.split,
+        columns=config.columns,
         max_member_bytes=config.encode.max_member_bytes,
     )
 
 
 def open_inputs(
-    locations: Sequence[str], *, input_format: str, split: str, max_member_bytes: int
+    locations: Sequence[str],
+    *,
+    input_format: str,
+    split: str,
+    columns: str,
+    max_member_bytes: int,
 ) -> Opened:
     """The pairs at `locations`, or the embeddings when it is one folder that holds some.
 
@@ -135,6 +143,7 @@ def open_inputs(
         locations[0] if len(locations) == 1 else list(locations),
         input_format=input_format,
         split=split,
+        columns=columns,
         max_member_bytes=max_member_bytes,
     )
 
@@ -213,6 +222,21 @@ def _check_mapping(path: str, mapping: Mapping, model: Model, opened: Opened) ->
             f"the mapping {path} was fitted on embeddings of width {mapping.dim}, these have "
             f"{opened.dimension}; fit one for these with `mmjax fit-mapping`"
         )
+
+
+def _refuse_shared(config: ScanConfig) -> None:
+    """Raises ConfigError if what is scanned is its own reference, as far as names tell."""
+    splits = [{*filter(None, s.split(","))} for s in (config.split, config.reference_split)]
+    if all(splits) and not splits[0] & splits[1]:
+        return
+    scanned = {Path(location).resolve() for location in config.inputs}
+    for location in config.reference:
+        if Path(location).resolve() in scanned:
+            raise ConfigError(
+                f"{location} is scanned and is the reference too; name other clean pairs with "
+                "--reference, or another split of it with --split and "
+                "--config.reference_split"
+            )
 
 
 def _check_reference(reference: Opened, opened: Opened) -> None:

@@ -62,6 +62,13 @@ class ScanResult:
         return [*lines, f"report: {self.report_path}"]
 
 
+DEMO = (
+    "the bundled demo model knows the scenes of `mmjax demo` only: of photos this scan says "
+    "nothing; name a CLIP with --weights"
+)
+"""What is said of a scan by that model."""
+
+
 def summarise(
     scanned: ScannedSet,
     mapping: Mapping,
@@ -104,7 +111,11 @@ def summarise(
             "diagnostics": mapping.diagnostics,
         },
         "shards": [shard.name for shard in scanned.shards],
-        "warnings": [*result.warnings, *(scanned.warnings if config.accept_partial else [])],
+        "warnings": [
+            *([DEMO] if config.weights == "demo" else []),
+            *result.warnings,
+            *(scanned.warnings if config.accept_partial else []),
+        ],
         "degraded": degraded,
         "truth": _against(truth),
     }

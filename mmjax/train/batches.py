@@ -37,7 +37,9 @@ def read_pairs(
     Raises:
         InputError: the set cannot be opened, or no row of it can be used.
     """
-    source = open_source(location, input_format=config.input_format, split=split)
+    source = open_source(
+        location, input_format=config.input_format, split=split, columns=config.columns
+    )
     table, _ = read_table(
         source,
         image_size,

@@ -19,6 +19,7 @@ class DataConfig:
     location: str = option("scenes", 'an image-caption set, or "scenes" to generate them')
     input_format: str = option("auto", "format of the set; auto = told from its files")
     split: str = option("", "split of the set to learn from; empty = all of it")
+    columns: str = option("", "image and caption column of a table: IMAGE,CAPTION; empty = usual")
     heldout: str = option("", "set to judge the model on; empty = `location`")
     heldout_split: str = option("", "split of `heldout`; both empty = nothing is held out")
     scenes: int = option(8_000, "how many scenes are generated to learn from", low=1)

@@ -300,7 +300,9 @@ def _metrics(
             if shown is None:
                 for file in (log, out_dir / HELDOUT):
                     record.forget(file, done)
-                shown = meter(config.steps - done + 1, "train", unit="step")
+                if done > 1:
+                    notice(f"goes on after step {done - 1} of {config.steps}")
+                shown = meter(config.steps, "train", unit="step", done=done - 1)
             shown.update()
             if done % config.log_every == 0 or done == config.steps:
                 told = {**metrics, "learning_rate": float(np.asarray(schedule(done - 1)))}

@@ -50,7 +50,9 @@ def test_help_is_light_and_quick(verb: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["scam"], "unknown verb 'scam'"),
+        (["scam"], "unknown verb 'scam'; did you mean scan? verbs: demo, scan"),
+        (["scan", "x", "--weight=demo"], "unrecognized arguments: --weight=demo; did you mean --w"),
+        (["scan", "--config=scan/flikr8k"], "did you mean scan/flickr8k? known: scan/cc3m, scan"),
         (["scan", "x", "--nonsense=1"], "unrecognized arguments: --nonsense=1"),
         (["scan", "x", "--config=scan/nowhere"], "no configuration 'scan/nowhere'"),
         (["scan", "x", "--config.encode.batch_sise=3"], "did you mean config.encode.batch_size?"),
@@ -69,6 +71,19 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_2(
     assert len(lines) == 1
     assert lines[0].startswith("mmjax: error: ")
     assert says in lines[0]
+
+
+@pytest.mark.e2e
+def test_a_reader_that_has_gone_is_no_fault() -> None:
+    command = [sys.executable, "-c", "from mmjax.cli.main import entry_point; entry_point()"]
+    with subprocess.Popen(
+        [*command, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_overrides_are_converted_by_the_type_of_their_field() -> None:

@@ -453,6 +453,37 @@ def test_csv_options(tmp_path):
     assert (pair.image, pair.caption) == (IMAGES[0], "one, two")
 
 
+def test_columns_by_name(tmp_path):
+    photos(tmp_path)
+    (tmp_path / "x.csv").write_text("picture,words\n0.png,one\n")
+    with pytest.raises(InputError, match="has columns picture, words; .*--columns=IMAGE,CAPTION"):
+        open_source(tmp_path / "x.csv")
+    (pair,) = all_rows(open_source(tmp_path / "x.csv", columns="picture, words"))
+    assert (pair.image, pair.caption) == (IMAGES[0], "one")
+    with pytest.raises(InputError, match="has columns picture, words"):
+        open_source(tmp_path / "x.csv", columns="picture,caption")
+    with pytest.raises(InputError, match="--columns wants IMAGE,CAPTION, the names of two"):
+        open_source(tmp_path / "x.csv", columns="picture")
+    with pytest.raises(InputError, match="WebDataset tar shards, whose columns have no names"):
+        open_source(make_webdataset(tmp_path / "shards"), columns="picture,words")
+
+
+def test_folders_of_no_known_format_say_what_they_hold(tmp_path):
+    photos(tmp_path / "photos")
+    with pytest.raises(InputError, match="it holds images, and captions are wanted too"):
+        open_source(tmp_path / "photos")
+    (tmp_path / "x.csv").write_text("filepath,title\n")
+    with pytest.raises(InputError, match="it holds x.csv: name that file; or give --input_format"):
+        open_source(tmp_path)
+
+
+def test_a_csv_has_no_splits(tmp_path):
+    photos(tmp_path)
+    (tmp_path / "x.csv").write_text("filepath,title\n0.png,one\n")
+    with pytest.raises(InputError, match="has no split 'train'; it has no splits"):
+        open_source(tmp_path / "x.csv", split="train")
+
+
 def test_a_lone_quote_swallows_nothing(tmp_path):
     photos(tmp_path)
     captions = ['"Stop" sign', '"lone', 'a "b" c', "d", 'e"', "f", '"']

@@ -117,6 +117,15 @@ def test_tars_with_cls_members(tmp_path):
     assert (found.classes, rows(found)) == (("cat", "dog"), [("s0", "1"), ("s1", "0")])
 
 
+def test_a_captioned_folder_is_no_labelled_set(tmp_path):
+    write(tmp_path, "images/a.png", png(1))
+    with pytest.raises(InputError, match="has the class 'images' alone"):
+        open_labelled(str(tmp_path))
+    write(tmp_path, "captions.tsv", "a.png\ta cat\n")
+    with pytest.raises(InputError, match="holds captions, not classes; add --task=retrieval"):
+        open_labelled(str(tmp_path))
+
+
 def test_nothing_labelled(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         open_labelled(str(tmp_path / "absent"))

@@ -1,5 +1,6 @@
 """What a scan needs is checked before anything is computed; refusals are in tests/e2e."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mmjax.scan.config import FitConfig, ScanConfig
 from mmjax.scan.mapping import Mapping, save_mapping
 from mmjax.scan.options import MappingConfig
 from mmjax.scan.prepare import EMBEDDINGS, open_inputs, prepare_fit, prepare_scan, read_labels
+from tests.data import faults
 
 RIDGE = MappingConfig(kind="ridge")
 
@@ -65,10 +67,34 @@ def test_a_reference_is_opened_with_the_input(tmp_path: Path) -> None:
         prepare_fit(FitConfig(inputs=(given,)))
 
 
+def test_what_is_scanned_is_not_its_own_reference(tmp_path: Path) -> None:
+    given = written(tmp_path / "in")
+    config = ScanConfig(inputs=(given,), reference=(f"{given}/../in",), fit=RIDGE)
+    with pytest.raises(ConfigError, match="is scanned and is the reference too"):
+        prepare_scan(config)
+    folder = faults.write_photo_folder(tmp_path / "photos")
+    (folder / "captions.tsv").write_text("".join(f"{i}.png\ta cat\n" for i in range(4)))
+    (folder / "splits.tsv").write_text("0.png\ta\n1.png\ta\n2.png\tb\n3.png\tc\n")
+    split = ScanConfig(
+        inputs=(str(folder),),
+        split="a,b",
+        reference=(str(folder),),
+        reference_split="c",
+        weights="demo",
+        fit=RIDGE,
+    )
+    prepared = prepare_scan(split)
+    assert prepared.reference is not None
+    with pytest.raises(ConfigError, match="is scanned and is the reference too"):
+        prepare_scan(dataclasses.replace(split, reference_split="b,c"))
+    with pytest.raises(ConfigError, match="is scanned and is the reference too"):
+        prepare_scan(dataclasses.replace(split, split=""))
+
+
 def test_embeddings_have_no_splits(tmp_path: Path) -> None:
     given = written(tmp_path / "in")
     with pytest.raises(InputError, match="no splits"):
-        open_inputs((given,), input_format="auto", split="val", max_member_bytes=1)
+        open_inputs((given,), input_format="auto", split="val", columns="", max_member_bytes=1)
 
 
 def test_labels_are_a_table_of_labels(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmjax.core.errors import ConfigError, ExitCode
+from mmjax.core.errors import ConfigError, ExitCode, RetryError
 from mmjax.core.types import STATUSES
 
 if TYPE_CHECKING:
@@ -46,14 +46,19 @@ def train(config: "TrainConfig", flags: argparse.Namespace) -> int:
     out = _out(flags)
     distributed.initialize(flags.coordinator, flags.processes, flags.process)
     with distributed.stop_on_sigterm() as stop:
-        result = run(
-            config,
-            out,
-            mesh=make_mesh(config.mesh),
-            evaluate=evaluate_pairs,
-            stop=stop,
-            overwrite=flags.overwrite,
-        )
+        try:
+            result = run(
+                config,
+                out,
+                mesh=make_mesh(config.mesh),
+                evaluate=evaluate_pairs,
+                stop=stop,
+                overwrite=flags.overwrite,
+            )
+        except RetryError as error:
+            if flags.overwrite:
+                raise RetryError(f"{error}, without --overwrite") from error
+            raise
     if not distributed.is_primary():
         return ExitCode.DONE
     for name, value in result.summary.items():

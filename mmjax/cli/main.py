@@ -48,9 +48,7 @@ def main(argv: Sequence[str]) -> int:
     before, hook = signal.signal(signal.SIGTERM, _raise_terminated), sys.unraisablehook
     sys.unraisablehook = functools.partial(_signal_again, hook)
     try:
-        code = int(_run(arguments))
-        sys.stdout.flush()
-        return code
+        return _flushed(int(_run(arguments)))
     except MmjaxError as error:
         _say_error(error, debug)
         return error.exit_code
@@ -61,9 +59,8 @@ def main(argv: Sequence[str]) -> int:
         _say("terminated; the same command goes on from here")
         return ExitCode.RETRY
     except BrokenPipeError:
-        # the reader of our output has gone; keep Python from complaining at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
+        # in the middle of the output; a gate must not take that for a pass
+        return _flushed(128 + signal.SIGPIPE)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
@@ -79,6 +76,16 @@ def main(argv: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
         sys.unraisablehook = hook
+
+
+def _flushed(code: int) -> int:
+    """The code, whatever became of the reader of our output; Python must not complain at exit."""
+    if sys.stdout is not None:  # as it is where the shell has closed it
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _run(arguments: list[str]) -> int:

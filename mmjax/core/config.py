@@ -92,6 +92,11 @@ def _plain(value: Any) -> Any:
     return to_dict(value) if dataclasses.is_dataclass(value) else value
 
 
+def split_names(text: str) -> frozenset[str]:
+    """The names of an option such as `--split=val,test`."""
+    return frozenset(name for part in text.split(",") if (name := part.strip()))
+
+
 def digest(config: Any) -> str:
     """A short hash of a configuration's values: equal configurations, equal digests.
 

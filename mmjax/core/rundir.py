@@ -182,6 +182,9 @@ class RunDir:
         """Nothing came of it: unless it was there before, the folder is free for another run."""
         if not self.resumed:
             (self.path / "run.json").unlink()
+            for child in self.path.iterdir():
+                if child.is_file() and child.name != "lock":
+                    child.unlink()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

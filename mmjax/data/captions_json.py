@@ -10,7 +10,7 @@ from typing import Any
 from mmjax.core.errors import InputError
 from mmjax.data.records import Row, locate_image
 from mmjax.data.shards import Source, SourceOptions, Table, select_splits, table_source
-from mmjax.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, find_column
+from mmjax.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, find_column, unknown_columns
 
 _IMAGE_FOLDERS = (
     "", "images", "train2017", "val2017", "train2014", "val2014", "Images",
@@ -177,7 +177,7 @@ def jsonl_table(path: Path, options: SourceOptions) -> Table:
     Names that leave the folder are `unsafe_member` rows, lines that are no JSON objects bad rows.
 
     Raises:
-        InputError: the file cannot be read, or its first object has no known columns.
+        InputError: the file cannot be read, or its first object lacks the columns asked for.
     """
     try:
         data = path.read_bytes()
@@ -185,6 +185,8 @@ def jsonl_table(path: Path, options: SourceOptions) -> Table:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     root = Path(options.image_root) if options.image_root else path.parent
     lines = data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    if options.image_column or options.caption_column:
+        _check_columns(path, lines, options)
     rows = [
         row
         for number, line in enumerate(lines)
@@ -192,6 +194,18 @@ def jsonl_table(path: Path, options: SourceOptions) -> Table:
         for row in _line_rows(path, number, line, root, options)
     ]
     return Table(len(rows), rows.__getitem__)
+
+
+def _check_columns(path: Path, lines: Sequence[bytes], options: SourceOptions) -> None:
+    first = next((line for line in lines if line.strip()), b"{}")
+    try:
+        names = list(_mapping(json.loads(first.decode("utf-8", errors="replace"))))
+    except (ValueError, RecursionError):
+        return  # a bad line is a row
+    image = find_column(names, options.image_column, IMAGE_COLUMNS)
+    caption = find_column(names, options.caption_column, CAPTION_COLUMNS)
+    if image is None or caption is None:
+        raise unknown_columns(str(path), names)
 
 
 def _line_rows(

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from mmjax.core.config import split_names
 from mmjax.core.errors import InputError
 from mmjax.core.types import Pair
 from mmjax.data.records import Row, make_pair
@@ -148,7 +149,7 @@ def rows_fingerprint(rows: Iterable[Row]) -> str:
 
 def select_splits(split: str, known: Mapping[str, int], location: str) -> frozenset[str]:
     """Parses "val,test" against the splits (name to number of rows) that a source has."""
-    wanted = frozenset(name for part in split.split(",") if (name := part.strip()))
+    wanted = split_names(split)
     if missing := sorted(wanted - known.keys()):
         has = ", ".join(f"{name} ({count})" for name, count in sorted(known.items()))
         raise InputError(

@@ -127,7 +127,7 @@ def figure5(config: ReproduceConfig, out: Path, say: Say) -> Rows:
 
 def figure6(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     """Training pairs in the plane, each set as its own victim sees it; a row a set and seed."""
-    from mmjax.train.batches import read_pairs
+    from mmjax.train.batches import Place, read_pairs
     from mmjax.train.config import DataConfig
 
     names = tuple(chosen(config.mem.sets or FIGURE6, PROTECTIONS, "sets"))
@@ -138,7 +138,7 @@ def figure6(config: ReproduceConfig, out: Path, say: Say) -> Rows:
     for seed in config.seeds:
         for name in names:
             folder = workshop.training_set(of_set(name), seed)
-            table = _first(read_pairs(str(folder), size, DataConfig()), _PLACED)
+            table = _first(read_pairs(Place(str(folder)), size, DataConfig()), _PLACED)
             victim = load_victim(workshop, name, seed)
             tokens = encode(victim.tokenizer, [t for each in table.captions for t in each])
             image = np.asarray(victim.towers.encode_image(victim.variables, table.images[:]))

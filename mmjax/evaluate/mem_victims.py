@@ -125,11 +125,11 @@ def clean_pairs(
         attacker: of `ATTACKERS`.
         model: a preset or weights; empty = the surrogate's.
     """
-    from mmjax.train.batches import read_pairs
+    from mmjax.train.batches import Place, read_pairs
     from mmjax.train.config import DataConfig
 
     size = image_size(model or workshop.mem.surrogate)
-    table = read_pairs(str(workshop.pairs(part)), size, DataConfig())
+    table = read_pairs(Place(str(workshop.pairs(part))), size, DataConfig())
     if attacker.change is None:
         return table
     changed = [np.asarray(attacker.change(Image.fromarray(image))) for image in table.images[:]]

@@ -62,9 +62,11 @@ def evaluate(config: EvaluateConfig, out: Path, *, overwrite: bool = False) -> R
         precision=config.precision,
     )
     facts = {"weights": embedder.fingerprint}
+    # what --overwrite empties goes last; a folder that cannot be had is told first
+    found = TASKS[config.task](config, embedder) if overwrite else None
     with RunDir.open(out, verb="evaluate", config=config, facts=facts, overwrite=overwrite) as run:
         try:
-            found = TASKS[config.task](config, embedder)
+            found = found or TASKS[config.task](config, embedder)
         except MmjaxError:
             run.disown()
             raise

@@ -21,7 +21,8 @@ class Accuracy(NamedTuple):
     Fields:
         metrics: `accK` for K in 1, 3, 5, and `mean_per_class_recall` (the mean over the classes
             that have images of the share of theirs that is classified as such), in [0, 1].
-        per_class: that share, by class.
+        per_class: that share, by class; of a name that stands there twice the second has its number
+            with it.
         images: how many were classified.
     """
 
@@ -75,9 +76,12 @@ def accuracy(
         raise InputError("no image to classify")
     right = nearest == labels[:, None]
     metrics = {f"acc{k}": float(right[:, :k].any(axis=1).mean()) for k in TOPS}
+    named: dict[str, int] = {}
+    for number, name in enumerate(classes):  # a name may stand for two classes
+        named[f"{name} ({number})" if name in named else name] = number
     per_class = {
         name: float(right[labels == number, 0].mean())
-        for number, name in enumerate(classes)
+        for name, number in named.items()
         if np.any(labels == number)
     }
     metrics["mean_per_class_recall"] = float(np.mean(list(per_class.values())))

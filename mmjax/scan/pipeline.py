@@ -263,8 +263,12 @@ def _kept_mapping(run: RunDir, given: Prepared, config: ScanConfig, *, mesh: Mes
 
 
 def _forget_fitting(run: RunDir) -> None:
+    old = run.path / f"{FITTING}.old"
+    if old.exists():
+        shutil.rmtree(old)
     if (run.path / FITTING).exists():
-        shutil.rmtree(run.path / FITTING)
+        (run.path / FITTING).rename(old)  # a half of it would mislead the next call
+        shutil.rmtree(old)
 
 
 def _fit(

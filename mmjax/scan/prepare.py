@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmjax.core.config import split_names
 from mmjax.core.errors import ConfigError, InputError, WeightsError
 from mmjax.core.files import file_sha256
 from mmjax.data.embeddings import EmbeddingSource, is_embeddings, open_embeddings
@@ -78,13 +79,7 @@ def prepare_scan(config: ScanConfig) -> Prepared:
         mapping = load_mapping(config.mapping)
         _check_mapping(config.mapping, mapping, model, opened)
     else:
-        reference = open_inputs(
-            config.reference,
-            input_format=config.reference_format,
-            split=config.reference_split,
-            columns=config.reference_columns,
-            max_member_bytes=config.encode.max_member_bytes,
-        )
+        reference = _open_reference(config)
         _check_reference(reference, opened)
         check_fit(config.fit, model)
         _refuse_shared(config)
@@ -138,6 +133,8 @@ def open_inputs(
         if input_format == EMBEDDINGS or is_embeddings(folder):
             if split:
                 raise InputError("embeddings have no splits; leave --split out")
+            if columns:
+                raise InputError("embeddings have no columns; leave --columns out")
             return open_embeddings(folder)
     return open_source(
         locations[0] if len(locations) == 1 else list(locations),
@@ -224,9 +221,26 @@ def _check_mapping(path: str, mapping: Mapping, model: Model, opened: Opened) ->
         )
 
 
+def _open_reference(config: ScanConfig) -> Opened:
+    try:
+        return open_inputs(
+            config.reference,
+            input_format=config.reference_format,
+            split=config.reference_split,
+            columns=config.reference_columns,
+            max_member_bytes=config.encode.max_member_bytes,
+        )
+    except InputError as error:
+        told = str(error)
+        for name in ("split", "columns"):
+            told = told.replace(f"--{name}", f"--config.reference_{name}")
+        told = told.replace("--input_format", "--config.reference_format")
+        raise InputError(f"the reference: {told}") from error
+
+
 def _refuse_shared(config: ScanConfig) -> None:
     """Raises ConfigError if what is scanned is its own reference, as far as names tell."""
-    splits = [{*filter(None, s.split(","))} for s in (config.split, config.reference_split)]
+    splits = [split_names(text) for text in (config.split, config.reference_split)]
     if all(splits) and not splits[0] & splits[1]:
         return
     scanned = {Path(location).resolve() for location in config.inputs}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from mmjax.core import keys
 from mmjax.core.errors import ConfigError
 from mmjax.data.pairs import PairTable, read_table
 from mmjax.data.scenes import scene_arrays
+from mmjax.data.shards import Source
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizer import Tokenizer, bucket_length
 from mmjax.train.autoaugment import autoaugment
@@ -17,31 +18,39 @@ from mmjax.train.config import DataConfig, EpochOf
 from mmjax.train.rewording import reword
 
 
+class Place(NamedTuple):
+    """Where pairs are read: a set, a split of it (empty = all), its columns (empty = the usual)."""
+
+    location: str
+    split: str = ""
+    columns: str = ""
+
+    def open(self, config: DataConfig) -> Source:
+        """The set."""
+        return open_source(
+            self.location,
+            input_format=config.input_format,
+            split=self.split,
+            columns=self.columns,
+        )
+
+
 def read_pairs(
-    location: str,
-    image_size: int,
-    config: DataConfig,
-    *,
-    split: str = "",
-    memory: float = math.inf,
+    place: Place, image_size: int, config: DataConfig, *, memory: float = math.inf
 ) -> PairTable:
     """Decode an image-caption set, each image once however many captions it has.
 
     Args:
-        location: the set.
+        place: the set.
         image_size: pixels of a side.
         config: how it is read.
-        split: of it; empty = all.
         memory: bytes that decoded images may take (`data.pairs.read_table`).
 
     Raises:
         InputError: the set cannot be opened, or no row of it can be used.
     """
-    source = open_source(
-        location, input_format=config.input_format, split=split, columns=config.columns
-    )
     table, _ = read_table(
-        source,
+        place.open(config),
         image_size,
         workers=config.workers,
         max_pixels=config.max_image_pixels,
@@ -58,21 +67,41 @@ def generate_pairs(count: int, image_size: int, captions: int, *, seed: int) -> 
 
 def training_pairs(config: DataConfig, image_size: int, *, seed: int) -> PairTable:
     """What `config` says to learn from."""
-    if config.location == "scenes":
+    place = _learned(config)
+    if place is None:
         return generate_pairs(config.scenes, image_size, config.scene_captions, seed=2 * seed)
-    memory = config.memory_gb * 2**30
-    return read_pairs(config.location, image_size, config, split=config.split, memory=memory)
+    return read_pairs(place, image_size, config, memory=config.memory_gb * 2**30)
 
 
 def heldout_pairs(config: DataConfig, image_size: int, *, seed: int) -> PairTable | None:
     """What `config` says to judge the model on; None when nothing is held out."""
-    if config.location == "scenes" and not config.heldout:
-        count = config.heldout_scenes
-        return generate_pairs(count, image_size, 1, seed=2 * seed + 1) if count else None
-    if not config.heldout and not config.heldout_split:
+    if place := _held_out(config):
+        return read_pairs(place, image_size, config)
+    if config.location == "scenes" and config.heldout_scenes:
+        return generate_pairs(config.heldout_scenes, image_size, 1, seed=2 * seed + 1)
+    return None
+
+
+def check_data(config: DataConfig) -> None:
+    """Raise InputError unless what is learned from, and what is held out, can be opened."""
+    for place in (_learned(config), _held_out(config)):
+        if place is not None:
+            place.open(config)
+
+
+def _learned(config: DataConfig) -> Place | None:
+    if config.location == "scenes":
         return None
-    location = config.heldout or config.location
-    return read_pairs(location, image_size, config, split=config.heldout_split)
+    return Place(config.location, config.split, config.columns)
+
+
+def _held_out(config: DataConfig) -> Place | None:
+    if config.heldout:
+        return Place(config.heldout, config.heldout_split, config.heldout_columns)
+    if config.location == "scenes" or not config.heldout_split:
+        return None
+    columns = config.heldout_columns or config.columns
+    return Place(config.location, config.heldout_split, columns)
 
 
 Views = Literal["none", "beside", "instead"]

@@ -1,9 +1,10 @@
 """Options of a training run."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
-from mmjax.core.config import MeshConfig, option
+from mmjax.core.config import MeshConfig, option, split_names
 from mmjax.core.errors import ConfigError
 from mmjax.learn.config import ModelConfig, OptimizerConfig
 from mmjax.train.defence import DefenceConfig
@@ -22,6 +23,7 @@ class DataConfig:
     columns: str = option("", "image and caption column of a table: IMAGE,CAPTION; empty = usual")
     heldout: str = option("", "set to judge the model on; empty = `location`")
     heldout_split: str = option("", "split of `heldout`; both empty = nothing is held out")
+    heldout_columns: str = option("", "its IMAGE,CAPTION columns; `heldout` empty = `columns`")
     scenes: int = option(8_000, "how many scenes are generated to learn from", low=1)
     heldout_scenes: int = option(500, "how many fresh scenes are held out", low=0)
     scene_captions: int = option(4, "captions of each generated scene", low=1)
@@ -33,10 +35,11 @@ class DataConfig:
 
     def validate(self) -> None:
         """Reject a held-out set that shares pairs with the training set, as far as names tell."""
-        same = self.heldout in ("", self.location) and (self.heldout or self.heldout_split)
-        if self.location == "scenes" or not same:
+        if self.location == "scenes" or not (self.heldout or self.heldout_split):
             return
-        learned, judged = ({*filter(None, s.split(","))} for s in (self.split, self.heldout_split))
+        if self.heldout and Path(self.heldout).resolve() != Path(self.location).resolve():
+            return
+        learned, judged = split_names(self.split), split_names(self.heldout_split)
         if not learned or not judged or learned & judged:
             raise ConfigError(
                 f"data.split ({self.split or 'all of it'}) and data.heldout_split "

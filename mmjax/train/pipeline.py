@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float32
 
 from mmjax.core import distributed
-from mmjax.core.errors import ConfigError, MmjaxError
+from mmjax.core.errors import MmjaxError
 from mmjax.core.files import write_json
 from mmjax.core.keys import stream
 from mmjax.core.mesh import DATA
@@ -33,11 +33,13 @@ from mmjax.models.policy import Policy
 from mmjax.models.weights import save_weights
 from mmjax.train import record
 from mmjax.train.batches import (
+    check_data,
     epoch_steps,
     heldout_pairs,
     make_batches,
     training_pairs,
 )
+from mmjax.train.checks import check_batch, refuse_inside
 from mmjax.train.config import TrainConfig
 from mmjax.train.isolation import write_isolation
 from mmjax.train.judging import Judge, embed_table, judge
@@ -102,10 +104,14 @@ def train(
         RunError: the folder holds another run, or the data have changed.
         WeightsError: the weights to start from cannot be read.
     """
-    _check_batch(config, mesh)
+    check_batch(config, mesh)
     distributed.connect(mesh)
+    start = read_start(config.model)
+    if pairs is None:
+        check_data(config.data)
+    if overwrite:
+        refuse_inside(config, out_dir)
     with _run_folder(config, out_dir, overwrite) as run:
-        start = read_start(config.model)
         size = start.shape.vision.image_size
         table = pairs or training_pairs(config.data, size, seed=config.seed)
         shape, tokenizer, tokenizer_path = fit_text(start, config.model, table, out_dir)
@@ -125,9 +131,13 @@ def train(
         def keep_last_good(done: int, variables: Mapping[str, Any]) -> None:
             if run is not None:
                 folder = out_dir / LAST_GOOD
-                save_weights(folder, shape, variables, tokenizer_path)
+                told = f"the model of step {done}, the last good one, is mmjax-dir:{folder}"
+                try:
+                    save_weights(folder, shape, variables, tokenizer_path)
+                except MmjaxError as error:  # the divergence is what the user must hear of
+                    told = f"the model of step {done}, the last good one, is not kept: {error}"
                 run.log("diverged", last_good=done)
-                notice(f"the model of step {done}, the last good one, is mmjax-dir:{folder}")
+                notice(told)
 
         variables = _fit(
             config,
@@ -180,21 +190,6 @@ def _run_folder(config: TrainConfig, out_dir: Path, overwrite: bool) -> Iterator
             if not (out_dir / CHECKPOINTS).exists():
                 run.disown()
             raise
-
-
-def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
-    """Raise ConfigError unless the batch divides into parts of equal shares for all devices."""
-    devices, processes = mesh.shape[DATA], jax.process_count()
-    if config.batch_size % (devices * config.accumulate):
-        raise ConfigError(
-            f"batch_size {config.batch_size} does not divide by mesh.data {devices} x accumulate "
-            f"{config.accumulate}; choose a multiple of {devices * config.accumulate}"
-        )
-    if devices % processes:
-        raise ConfigError(
-            f"mesh.data {devices} does not divide by the {processes} processes; "
-            "lower mesh.model or change mesh.data"
-        )
 
 
 def _fit(

@@ -1,6 +1,7 @@
 """The command line: light and quick help, typed overrides, one-line errors, exit codes."""
 
 import argparse
+import os
 import resource
 import signal
 import subprocess
@@ -73,17 +74,34 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_2(
     assert says in lines[0]
 
 
+GATE = """
+import sys, types
+from mmjax.cli.flags import Verb
+from mmjax.cli.main import VERBS, main
+def found(config, flags):
+    print("poison " * {words})
+    return 1
+sys.modules["gate"] = types.SimpleNamespace(found=found)
+VERBS["gate"] = Verb("A gate that is shut.", "gate:found")
+sys.exit(main(["gate"]))
+"""
+
+
 @pytest.mark.e2e
-def test_a_reader_that_has_gone_is_no_fault() -> None:
-    command = [sys.executable, "-c", "from mmjax.cli.main import entry_point; entry_point()"]
+@pytest.mark.parametrize(("words", "codes"), [(1, {1}), (100_000, {128 + signal.SIGPIPE})])
+def test_a_reader_that_has_gone_opens_no_gate(words: int, codes: set[int]) -> None:
+    command = [sys.executable, "-c", GATE.format(words=words)]
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
     with subprocess.Popen(
-        [*command, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 0
+    assert process.returncode in codes
+    shut = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], check=False, stderr=-1)
+    assert (shut.returncode, shut.stderr) == (1, b"")
 
 
 def test_overrides_are_converted_by_the_type_of_their_field() -> None:

@@ -40,7 +40,9 @@ def test_resume_and_refusal(tmp_path: Path) -> None:
 
 def test_a_folder_in_which_nothing_was_done_is_free_for_another_run(tmp_path: Path) -> None:
     with rundir.RunDir.open(tmp_path, verb="scan", config=Config(1)) as run:
+        (tmp_path / "tokenizer.json").write_text("{}")
         run.disown()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
     with rundir.RunDir.open(tmp_path, verb="train", config=Config(2)) as run:
         assert not run.resumed
     with rundir.RunDir.open(tmp_path, verb="train", config=Config(2)) as run:

@@ -464,6 +464,11 @@ def test_columns_by_name(tmp_path):
         open_source(tmp_path / "x.csv", columns="picture,caption")
     with pytest.raises(InputError, match="--columns wants IMAGE,CAPTION, the names of two"):
         open_source(tmp_path / "x.csv", columns="picture")
+    (tmp_path / "x.jsonl").write_text('{"picture": "0.png", "words": "one"}\n')
+    (pair,) = all_rows(open_source(tmp_path / "x.jsonl", columns="picture,words"))
+    assert (pair.image, pair.caption) == (IMAGES[0], "one")
+    with pytest.raises(InputError, match="has columns picture, words"):
+        open_source(tmp_path / "x.jsonl", columns="picture,wrods")
     with pytest.raises(InputError, match="WebDataset tar shards, whose columns have no names"):
         open_source(make_webdataset(tmp_path / "shards"), columns="picture,words")
 

@@ -20,7 +20,7 @@ from mmjax.evaluate import tasks
 from mmjax.evaluate.attack_success import read_attacks
 from mmjax.evaluate.embedding import Embedder, load_embedder
 from mmjax.evaluate.retrieval import retrieval
-from mmjax.train.batches import read_pairs
+from mmjax.train.batches import Place, read_pairs
 from mmjax.train.config import DataConfig
 from tests.e2e.conftest import Run, save_model
 from tests.oracles import classification as oracle
@@ -134,7 +134,7 @@ def test_mmpoison(lab: Lab, tmp_path: Path, run: Run) -> None:
     )
     attack(config, poisoned)
     found = measure(run, lab, lab.shards, tmp_path / "a", "--task=attack", f"--attack={poisoned}")
-    table = read_pairs(str(lab.shards), SIZE, DataConfig())
+    table = read_pairs(Place(str(lab.shards)), SIZE, DataConfig())
     image = lab.embedder.images(table.images)
     captions = [text for each in table.captions for text in each]
     bird, cat = (
@@ -180,7 +180,7 @@ def test_mmpoison(lab: Lab, tmp_path: Path, run: Run) -> None:
 
 def test_retrieval(lab: Lab, tmp_path: Path, run: Run) -> None:
     found = measure(run, lab, lab.shards, tmp_path / "a", "--task=retrieval")
-    table = read_pairs(str(lab.shards), SIZE, DataConfig())
+    table = read_pairs(Place(str(lab.shards)), SIZE, DataConfig())
     text = lab.embedder.captions([t for each in table.captions for t in each])
     wanted = retrieval(lab.embedder.images(table.images), text, table.owners)
     metrics = found["metrics"]
@@ -224,6 +224,14 @@ def test_bad_input_is_one_line(
     assert len(ran.err.splitlines()) == 1
     assert said in ran.err
     assert not (tmp_path / "run.json").exists(), "the folder is free for the command that is right"
+
+
+def test_a_mistake_with_overwrite_empties_nothing(lab: Lab, tmp_path: Path, run: Run) -> None:
+    before = measure(run, lab, lab.labelled, tmp_path)
+    wrong = ["--classes=absent.txt", "--overwrite"]
+    ran = run("evaluate", lab.labelled, f"--weights={lab.weights}", f"--out={tmp_path}", *wrong)
+    assert ran.code == 2
+    assert json.loads((tmp_path / "result.json").read_text()) == before
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_read(

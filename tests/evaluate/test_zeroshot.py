@@ -64,6 +64,9 @@ def test_accuracy_by_hand():
                       [c] * int(np.sum(labels == c)), 1) for c in range(6)]  # fmt: skip
     assert list(found.per_class.values()) == pytest.approx(own)
     assert "kite" not in found.per_class
+    twice = accuracy(np.zeros((3, 1), np.int32), np.arange(3, dtype=np.int32), ["a", "a", "b"])
+    assert twice.per_class == {"a": 1, "a (1)": 0, "b": 0}
+    assert twice.metrics["mean_per_class_recall"] == pytest.approx(1 / 3)
     assert found.metrics["mean_per_class_recall"] == pytest.approx(np.mean(own))
 
 

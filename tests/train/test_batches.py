@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from mmjax.core.errors import ConfigError
+from mmjax.core.errors import ConfigError, InputError
 from mmjax.data.pairs import PairTable
 from mmjax.data.scenes import write_scenes
 from mmjax.data.tokenizer import load_tokenizer, train_bpe
 from mmjax.train.batches import (
+    Place,
+    check_data,
     generate_pairs,
     heldout_pairs,
     make_batches,
@@ -159,7 +162,7 @@ def test_owners(table):
 
 def test_read_pairs_equals_what_was_written(tmp_path):
     write_scenes(tmp_path, 12, 5, size=32)
-    read = read_pairs(str(tmp_path), 32, DataConfig())
+    read = read_pairs(Place(str(tmp_path)), 32, DataConfig())
     made = generate_pairs(12, 32, 1, seed=5)
     np.testing.assert_array_equal(read.images, made.images)
     assert read.captions == made.captions
@@ -186,6 +189,8 @@ def test_scenes_held_out_are_other_scenes():
         {"heldout_split": "test"},
         {"split": "train", "heldout": "x"},
         {"heldout": "x"},
+        {"heldout": "./x/"},
+        {"split": "train, val", "heldout_split": "val"},
     ],
 )
 def test_one_pair_cannot_be_both_learned_from_and_held_out(options):
@@ -198,6 +203,22 @@ def test_other_splits_and_other_sets_can_be_held_out():
     DataConfig(location="x", split="train", heldout="y", heldout_split="train").validate()
     DataConfig(location="x", heldout="y").validate()
     DataConfig(location="x", split="train").validate()
+
+
+def test_columns_of_what_is_learned_from_and_of_what_is_held_out(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "0.png")
+    (tmp_path / "odd.csv").write_text("picture,words\n0.png,learned\n")
+    (tmp_path / "usual.csv").write_text("filepath,title\n0.png,held out\n")
+    odd, usual = str(tmp_path / "odd.csv"), str(tmp_path / "usual.csv")
+    columns = "picture,words"
+    config = DataConfig(location=odd, columns=columns, heldout=usual)
+    check_data(config)
+    learned, held = training_pairs(config, 8, seed=0), heldout_pairs(config, 8, seed=0)
+    assert held is not None
+    assert (learned.captions, held.captions) == ((("learned",),), (("held out",),))
+    check_data(DataConfig(location=usual, heldout=odd, heldout_columns=columns))
+    with pytest.raises(InputError, match="has columns picture, words"):
+        check_data(DataConfig(location=usual, heldout=odd, columns="filepath,title"))
 
 
 def test_images_that_memory_cannot_hold_make_the_same_batches(tmp_path):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.core.errors import ConfigError, InputError, RetryError, RunError
+from mmjax.core.errors import ConfigError, InputError, MmjaxError, RetryError, RunError
 from mmjax.core.mesh import MeshConfig, make_mesh
 from mmjax.evaluate.retrieval import evaluate_pairs
 from mmjax.learn.config import OptimizerConfig
@@ -154,7 +154,22 @@ def test_a_mistake_leaves_the_folder_to_the_command_that_is_right(tiny, tmp_path
     train(short, tmp_path / "out", mesh=make_mesh())
     with pytest.raises(RunError, match="add --overwrite"):
         train(CONFIG, tmp_path / "out", mesh=make_mesh())
+    kept = f"mmjax-dir:{tmp_path / 'out' / 'model'}"
+    for mistake, says in (
+        ({"data": wrong.data}, "no such file"),
+        ({"model": ModelConfig(weights="mmjax-dir:absent")}, "no such folder"),
+        ({"model": ModelConfig(weights=kept)}, "which --overwrite empties"),
+    ):
+        with pytest.raises(MmjaxError, match=says):
+            train(
+                dataclasses.replace(CONFIG, **mistake),
+                tmp_path / "out",
+                mesh=make_mesh(),
+                overwrite=True,
+            )
+        load_weights(kept)  # a mistake empties nothing
     train(dataclasses.replace(CONFIG, steps=2), tmp_path / "out", mesh=make_mesh(), overwrite=True)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["steps"] == 2
 
 
 def test_another_configuration_is_refused(finished):

@@ -201,9 +201,8 @@ def _table(rows: Rows, names: Sequence[str]) -> list[str]:
 def _mean_of(rows: Rows) -> str:
     """Of which seeds the figures of a table are means."""
     seeds = ", ".join(map(str, distinct(rows, "seed")))
-    left = distinct([row for row in rows if row.get("reason") == NOT_YET], "method")
-    told = f"; of {', '.join(left)} only of those that are trained" if left else ""
-    return f"mean of the seeds {seeds}{told}"
+    left = any(row.get("reason") == NOT_YET for row in rows)
+    return f"mean of the seeds {seeds}" + (", of those that are trained (all rows below)" * left)
 
 
 def _left(rows: Rows) -> list[str]:

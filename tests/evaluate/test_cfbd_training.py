@@ -119,7 +119,7 @@ def test_both_tables_are_views_of_the_same_trainings(
     ]
     page = (folder / "results" / "cfbd-table2.md").read_text()
     assert "2 of 8 rows are not trained yet" in page
-    assert "mean of the seeds 3; of ABL only of those that are trained:" in page
+    assert "mean of the seeds 3, of those that are trained (all rows below):" in page
     code, said = reproduce("cfbd-table2", *flags)
     assert code == 0, said
     assert "] badnets" not in said

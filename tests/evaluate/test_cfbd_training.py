@@ -43,6 +43,7 @@ def reproduce(world: World, folder: Path, capsys: pytest.CaptureFixture[str]) ->
                 name,
                 f"--weights={world.weights}",
                 *(f"--config.trained.{key}={value}" for key, value in trained.items()),
+                "--config.seeds=3",
                 f"--config.cfbd.pairs={PAIRS}",
                 "--config.cfbd.references=100",
                 "--config.cfbd.mmpoison_donor=fish",

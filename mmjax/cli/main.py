@@ -99,7 +99,7 @@ def _run(arguments: list[str]) -> int:
         return ExitCode.DONE
     name, *arguments = arguments
     if name not in VERBS:
-        raise ConfigError(f"unknown verb {name!r}{_meant(name, VERBS)}verbs: {', '.join(VERBS)}")
+        raise ConfigError(f"unknown verb {name!r}{_meant(name, VERBS)}; verbs: {', '.join(VERBS)}")
     verb = VERBS[name]
     parser = make_parser(name, verb)
     if "--help" in arguments or "-h" in arguments:
@@ -112,7 +112,7 @@ def _run(arguments: list[str]) -> int:
     if strange:
         flags = [f"--{flag.name}" for flag in verb.flags]
         meant = _meant(strange[0].partition("=")[0], flags)
-        parser.error(f"unrecognized arguments: {' '.join(strange)}{meant.rstrip('; ')}")
+        parser.error(f"unrecognized arguments: {' '.join(strange)}{meant}")
     config = None
     if verb.config:
         shorthand: dict[str, Any] = {}
@@ -192,7 +192,7 @@ def _print_overview() -> None:
 
 def _meant(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return f"; did you mean {near[0]}? " if near else "; "
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _load(path: str) -> Any:

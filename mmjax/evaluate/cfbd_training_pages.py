@@ -202,7 +202,8 @@ def _mean_of(rows: Rows) -> str:
     """Of which seeds the figures of a table are means."""
     seeds = ", ".join(map(str, distinct(rows, "seed")))
     left = any(row.get("reason") == NOT_YET for row in rows)
-    return f"mean of the seeds {seeds}" + (", of those that are trained (all rows below)" * left)
+    which = ", of those that are trained (all rows below)" if left else ""
+    return f"mean of the seeds {seeds}{which}"
 
 
 def _left(rows: Rows) -> list[str]:

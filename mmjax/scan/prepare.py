@@ -231,11 +231,10 @@ def _open_reference(config: ScanConfig) -> Opened:
             max_member_bytes=config.encode.max_member_bytes,
         )
     except InputError as error:
-        told = str(error)
-        for name in ("split", "columns"):
-            told = told.replace(f"--{name}", f"--config.reference_{name}")
-        told = told.replace("--input_format", "--config.reference_format")
-        raise InputError(f"the reference: {told}") from error
+        raise InputError(
+            f"the reference: {error} (its options are --config.reference_format, "
+            "--config.reference_split and --config.reference_columns)"
+        ) from error
 
 
 def _refuse_shared(config: ScanConfig) -> None:

@@ -51,7 +51,7 @@ def test_help_is_light_and_quick(verb: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["scam"], "unknown verb 'scam'; did you mean scan? verbs: demo, scan"),
+        (["scam"], "unknown verb 'scam'; did you mean scan?; verbs: demo, scan"),
         (["scan", "x", "--weight=demo"], "unrecognized arguments: --weight=demo; did you mean --w"),
         (["scan", "--config=scan/flikr8k"], "did you mean scan/flickr8k? known: scan/cc3m, scan"),
         (["scan", "x", "--nonsense=1"], "unrecognized arguments: --nonsense=1"),

@@ -91,6 +91,19 @@ def test_what_is_scanned_is_not_its_own_reference(tmp_path: Path) -> None:
         prepare_scan(dataclasses.replace(split, split=""))
 
 
+def test_what_is_wrong_with_the_reference_names_its_own_options(tmp_path: Path) -> None:
+    given = written(tmp_path / "in")
+    links = tmp_path / "x.csv"
+    links.write_text("url,caption\nhttps://a/b.jpg,a dog\n")
+    with pytest.raises(InputError) as refused:
+        prepare_scan(ScanConfig(inputs=(given,), reference=(str(links),), fit=RIDGE))
+    told = str(refused.value)
+    assert told.startswith("the reference: ")
+    assert "img2dataset --url_list" in told
+    assert "--input_format=csv" in told, "img2dataset's own option"
+    assert "--config.reference_columns" in told
+
+
 def test_embeddings_have_no_splits(tmp_path: Path) -> None:
     given = written(tmp_path / "in")
     with pytest.raises(InputError, match="no splits"):
